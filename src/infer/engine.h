@@ -1,0 +1,54 @@
+// Many sequences, one model: requests in, tokens out. The scheduler knows rows and pages, not layers.
+#pragma once
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/dtype.h"
+#include "infer/sampler.h"
+
+namespace hadal {
+
+struct Model;
+
+enum class Finish { length, stop, cancelled };
+
+struct Token {
+  int32_t id;
+  std::vector<Logprob> logprobs;  // of this token, then the likeliest; empty unless asked for
+};
+
+struct Request {
+  std::vector<int32_t> prompt;  // at least one token
+  Sampling sampling;
+  int64_t max_tokens = 256;
+  int64_t logprobs = -1;              // how many alternatives to report; -1: none, not even the token's own
+  std::vector<int32_t> stop_tokens;   // end the reply and are not delivered
+  std::function<bool(const Token&)> on_token;  // called by step(); return false to stop
+  std::function<void(Finish)> on_finish;       // called once, by step()
+};
+
+struct EngineOptions {
+  DType cache = DType::bf16;    // f32 for exact comparison with a reference
+  int64_t cache_rows = 0;       // rows of all sequences together; 0: the model's context, less where memory is short
+  int64_t max_rows = 512;       // rows of one forward pass
+  int64_t prompt_chunk = 256;   // rows of one prompt per pass; boundaries are multiples of it, whatever the neighbours
+};
+
+class Engine {  // one thread calls step(); submit and cancel may come from any thread
+ public:
+  Engine(const Model& model, const EngineOptions& options);
+  ~Engine();
+  uint64_t submit(Request request);  // Error: empty prompt, id out of range, longer than the cache or the context, bad sampling
+  void cancel(uint64_t id);          // takes effect at the next step; unknown ids are ignored
+  bool step();                       // schedule, forward, sample, deliver; false when there is nothing to do
+  int64_t cache_rows() const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace hadal

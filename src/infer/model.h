@@ -1,0 +1,27 @@
+// A model ready to run.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "core/mat.h"
+#include "core/memory.h"
+#include "model/checkpoint.h"
+#include "model/config.h"
+#include "model/params.h"
+
+namespace hadal {
+
+struct Model {  // immutable after loading; any number of engines may share one
+  ModelConfig config;
+  Params<Weight> params;             // views into the mapped checkpoint, or expanded copies
+  std::vector<Weight> k_up_t;        // derived at load, per layer: the key half of kv_up, transposed per head: [heads * kv_rank, nope_dim] (mla)
+  std::vector<float> rope_frequency; // radians per position of each rotated pair
+  std::vector<std::shared_ptr<const void>> bytes;  // keeps what params point into
+};
+
+// f32, f16 and bf16 weights stay where they are mapped; other types are expanded (see load.cpp).
+// Error: names the tensor that is missing, extra or misshaped, expected and found.
+Model load_model(const ModelConfig& config, const Checkpoint& checkpoint);
+Model random_model(const ModelConfig& config, DType type, uint64_t seed);  // for benchmarks without a checkpoint
+
+}  // namespace hadal

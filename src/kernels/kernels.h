@@ -1,0 +1,64 @@
+// The whole contract between the maths and the instruction set. Leaf functions: one thread, no allocation, no exceptions,
+// no includes beyond this file. Any size from 0 up; nothing needs alignment; nothing reads past the end of a row.
+//
+// Order of addition is part of the contract: an output element depends on its own row of `a` and its own row of `b` only, never on m, n,
+// the tile it fell into or its neighbours. A dot product keeps 16 partial sums, element i going to sum i % 16, and adds them pairwise
+// (8+8, 4+4, 2+2, 1+1). avx2 and avx512 fuse multiply and add and give the same bits; scalar rounds twice.
+#pragma once
+#include <cstdint>
+
+namespace hadal {
+
+struct GemmArgs {  // c[m, n] = a[m, k] * b[n, k]^T; all row-major, strides in elements
+  float* c;
+  const float* a;
+  const void* b;
+  int64_t m, n, k, lda, ldb, ldc;
+};
+
+struct MixArgs {  // out[m, n] += p[m, k] * v[k, n]; all row-major; k in order
+  float* out;
+  const float* p;
+  const void* v;
+  int64_t m, n, k, ldp, ldv, ldout;
+};
+
+struct SoftmaxState {  // of one row, over the blocks seen so far
+  float max = -__builtin_inff(), sum = 0;
+};
+
+struct Kernels {
+  const char* name;
+  // Matrix products, named op_activation_weight.
+  void (*gemm_f32_f32)(const GemmArgs&);
+  void (*gemm_f32_bf16)(const GemmArgs&);
+  void (*gemm_f32_f16)(const GemmArgs&);
+  void (*mix_f32_f32)(const MixArgs&);
+  void (*mix_f32_bf16)(const MixArgs&);
+  // Rows. `out` may be `x`.
+  void (*rms_norm)(float* out, const float* x, const float* weight, int64_t n, float eps);
+  void (*layer_norm)(float* out, const float* x, const float* weight, const float* bias, int64_t n, float eps);
+  void (*silu_mul)(float* gate, const float* up, int64_t n);           // gate = gate / (1 + exp(-gate)) * up
+  void (*add)(float* x, const float* y, int64_t n);                    // x += y
+  void (*add_scaled)(float* x, const float* y, float s, int64_t n);    // x += s * y
+  void (*scale)(float* x, float s, int64_t n);                         // x *= s
+  // One block of an online softmax: scores become exp(score - max), the state moves on; returns the factor that everything
+  // accumulated before must be multiplied with (1 when the maximum did not move, 0 at the first block). -inf is a masked score.
+  float (*softmax_block)(float* scores, int64_t n, SoftmaxState* state);
+  void (*rope_halves)(float* x, const float* cos, const float* sin, int64_t half);  // pairs (i, i + half)
+  void (*rope_pairs)(float* x, const float* cos, const float* sin, int64_t half);   // pairs (2i, 2i + 1)
+  void (*bf16_from_f32)(uint16_t* out, const float* x, int64_t n);
+  void (*f32_from_bf16)(float* out, const uint16_t* x, int64_t n);
+  void (*f32_from_f16)(float* out, const uint16_t* x, int64_t n);
+};
+
+enum class Isa { scalar, avx2, avx512 };
+Isa best_isa();                // what this CPU and this OS allow
+Kernels kernels_for(Isa isa);  // each level overrides what it does better than the one below
+const Kernels& kernels();      // kernels_for(best_isa()), once; HADAL_ISA=scalar|avx2|avx512 lowers it
+
+void fill_scalar(Kernels& k);  // scalar/, avx2/, ... each define exactly one of these
+void fill_avx2(Kernels& k);
+void fill_avx512(Kernels& k);
+
+}  // namespace hadal

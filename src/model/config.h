@@ -1,0 +1,72 @@
+// What a DeepSeek model is, as numbers. Read from config.json or GGUF metadata, never guessed.
+// Source of every key and fallback: docs/numerics.md.
+#pragma once
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace hadal {
+
+enum class AttentionKind { gqa, mla };
+enum class RopeLayout { halves, pairs };  // (i, i + d/2) or (2i, 2i + 1)
+enum class RopeScaling { none, linear, llama3, yarn };
+enum class RouterScore { softmax, sigmoid };
+enum class GroupScore { best, top2_sum };  // how a group of experts is ranked
+
+struct RopeConfig {
+  RopeLayout layout = RopeLayout::halves;
+  RopeScaling scaling = RopeScaling::none;
+  float theta = 10000, factor = 1;
+  int64_t original_context = 0;                     // llama3, yarn
+  float low_frequency = 1, high_frequency = 4;      // llama3: wavelengths in turns over original_context
+  float beta_fast = 32, beta_slow = 1;              // yarn
+  float magnitude = 1;                              // factor on cos and sin
+};
+
+struct MoeConfig {  // experts == 0: the model is dense
+  int64_t experts = 0, active = 0, shared = 0, expert_dim = 0;
+  int64_t groups = 1, active_groups = 1;
+  RouterScore score = RouterScore::softmax;
+  GroupScore group_score = GroupScore::best;
+  bool bias = false;       // added to the scores for the selection only
+  bool normalize = false;  // chosen weights divided by their sum
+  float scale = 1;
+};
+
+struct IndexerConfig {  // heads == 0: every key is attended
+  int64_t heads = 0, dim = 0, keys = 0;  // keys: how many of the past each row attends
+};
+
+struct ModelConfig {
+  std::string family;  // model_type as published
+  int64_t vocab = 0, dim = 0, layers = 0, heads = 0, context = 0;
+  float norm_eps = 1e-6f;
+  RopeConfig rope;
+  float attention_scale = 0;  // on q . k, with the YaRN factor in it
+  AttentionKind attention = AttentionKind::gqa;
+  int64_t kv_heads = 0, head_dim = 0;  // gqa
+  bool qkv_bias = false, qk_norm = false, out_bias = false;
+  int64_t q_rank = 0, kv_rank = 0, nope_dim = 0, rope_dim = 0, v_dim = 0;  // mla; q_rank 0: full-rank q
+  IndexerConfig indexer;
+  int64_t dense_layers = 0, moe_every = 1, ffn_dim = 0;  // layers before the first MoE; one in moe_every after that
+  MoeConfig moe;
+  bool tied_head = false;
+  int64_t draft_layers = 0;  // multi-token prediction layers stored behind the others
+  int32_t begin_token = -1;
+  std::vector<int32_t> end_tokens;
+
+  bool is_moe(int64_t layer) const { return moe.experts > 0 && layer >= dense_layers && layer % moe_every == 0; }
+  int64_t q_dim() const { return attention == AttentionKind::mla ? nope_dim + rope_dim : head_dim; }  // per head
+  int64_t kv_width() const {  // values kept per token and layer
+    return attention == AttentionKind::mla ? kv_rank + rope_dim + indexer.dim : 2 * kv_heads * head_dim;
+  }
+};
+
+// Error names the file and the key when a value is missing, of the wrong type, out of range, or changes the maths in a way hadal does not know.
+ModelConfig parse_config(const std::string& json, const std::string& generation_json, const std::string& where);
+ModelConfig read_config(const std::filesystem::path& folder);  // config.json and, if there, generation_config.json
+class Gguf;
+ModelConfig config_of(const Gguf& file);
+
+}  // namespace hadal
