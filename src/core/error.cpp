@@ -1,3 +1,4 @@
+// The last words of a broken invariant.
 #include "core/error.h"
 
 #include <cstdio>

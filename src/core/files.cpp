@@ -1,3 +1,4 @@
+// Files over POSIX: mmap for reading; write, fsync and rename for writing.
 #include "core/files.h"
 
 #include <fcntl.h>

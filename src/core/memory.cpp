@@ -1,3 +1,4 @@
+// Memory from the system, and how much of it there is.
 #include "core/memory.h"
 
 #include <sys/mman.h>
