@@ -38,10 +38,10 @@ struct Kernels {
   // Rows. `out` may be `x`.
   void (*rms_norm)(float* out, const float* x, const float* weight, int64_t n, float eps);
   void (*layer_norm)(float* out, const float* x, const float* weight, const float* bias, int64_t n, float eps);
-  void (*silu_mul)(float* gate, const float* up, int64_t n);           // gate = gate / (1 + exp(-gate)) * up
-  void (*add)(float* x, const float* y, int64_t n);                    // x += y
-  void (*add_scaled)(float* x, const float* y, float s, int64_t n);    // x += s * y
-  void (*scale)(float* x, float s, int64_t n);                         // x *= s
+  void (*silu_mul)(float* gate, const float* up, int64_t n);         // gate = gate / (1 + exp(-gate)) * up
+  void (*add)(float* x, const float* y, int64_t n);                  // x += y
+  void (*add_scaled)(float* x, const float* y, float s, int64_t n);  // x += s * y
+  void (*scale)(float* x, float s, int64_t n);                       // x *= s
   // One block of an online softmax: scores become exp(score - max), the state moves on; returns the factor that everything
   // accumulated before must be multiplied with (1 when the maximum did not move, 0 at the first block). -inf is a masked score.
   float (*softmax_block)(float* scores, int64_t n, SoftmaxState* state);
@@ -50,12 +50,20 @@ struct Kernels {
   void (*bf16_from_f32)(uint16_t* out, const float* x, int64_t n);
   void (*f32_from_bf16)(float* out, const uint16_t* x, int64_t n);
   void (*f32_from_f16)(float* out, const uint16_t* x, int64_t n);
+  // What the machine can do at best, for probe_machine() and the benchmarks.
+  uint64_t (*read_bytes)(const void* data, int64_t bytes);  // reads all whole 8-byte words once, in several streams; their xor
+  int64_t (*fma_peak)(int64_t rounds);  // independent chains of multiply-add in registers; floating-point operations done
 };
 
 enum class Isa { scalar, avx2, avx512 };
 Isa best_isa();                // what this CPU and this OS allow
 Kernels kernels_for(Isa isa);  // each level overrides what it does better than the one below
-const Kernels& kernels();      // kernels_for(best_isa()), once; HADAL_ISA=scalar|avx2|avx512 lowers it
+Isa chosen_isa();              // best_isa(), lowered by the environment: HADAL_ISA=scalar|avx2|avx512
+const Kernels& kernels();      // kernels_for(chosen_isa()), made once
+
+// Kernels cannot throw: a program asks this first and reports. Returns the value of HADAL_ISA when it names no level, else null.
+const char* unknown_isa();
+bool parse_isa(const char* name, Isa* isa);
 
 void fill_scalar(Kernels& k);  // scalar/, avx2/, ... each define exactly one of these
 void fill_avx2(Kernels& k);

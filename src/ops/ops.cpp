@@ -1,0 +1,134 @@
+// The ops that are one kernel over rows, and the matrix product: how work is cut into tasks.
+#include "ops/ops.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "core/error.h"
+#include "core/pool.h"
+#include "kernels/kernels.h"
+
+namespace hadal {
+namespace {
+
+constexpr int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// Rows in tasks of at least 16 Ki elements: smaller ones cost more to hand out than to do.
+template <class F>
+void for_rows(int64_t rows, int64_t cols, F f) {
+  const int64_t together = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, cols));
+  pool().run(divide_up(rows, together), [&](int64_t task) {
+    for (int64_t r = task * together; r < std::min(rows, (task + 1) * together); ++r) f(r);
+  });
+}
+
+const float* vector_of(const Weight& w, int64_t n) {
+  CHECK(w.dtype == DType::f32 && w.rows * w.cols == n);
+  return w.as_f32();
+}
+
+auto gemm_for(DType weight) {
+  const Kernels& k = kernels();
+  CHECK(weight == DType::f32 || weight == DType::bf16 || weight == DType::f16);
+  return weight == DType::f32 ? k.gemm_f32_f32 : weight == DType::bf16 ? k.gemm_f32_bf16 : k.gemm_f32_f16;
+}
+
+// A task is a block of columns of `out`, which are rows of the weight. Few rows of x: the weights stream from memory once, and a task is
+// worth handing out from 64 KB of them. Many rows: the task's weights (256 KB) stay in the L2 cache while the rows of x pass by.
+struct Split {
+  int64_t rows, cols;  // of `out`, per task
+};
+Split split_of(int64_t m, int64_t n, int64_t row_bytes, int64_t threads) {
+  constexpr int64_t few = 8, tile = 8, many_rows = 96;
+  const int64_t bytes = m <= few ? 64 << 10 : 256 << 10;
+  int64_t cols = divide_up(bytes, std::max<int64_t>(1, row_bytes));
+  if (n * row_bytes > 32 << 10) cols = std::min(cols, divide_up(n, threads));  // a small one is left whole
+  cols = divide_up(std::max<int64_t>(1, cols), tile) * tile;
+  const bool enough_tasks = divide_up(n, cols) >= 2 * threads;
+  return {m <= many_rows || enough_tasks ? m : many_rows, cols};
+}
+
+}  // namespace
+
+void matmul(Mat<float> out, Mat<const float> x, const Weight& w) {
+  CHECK(out.rows == x.rows && out.cols == w.rows && x.cols == w.cols);
+  if (out.rows == 0 || out.cols == 0) return;
+  const auto gemm = gemm_for(w.dtype);
+  const int64_t m = out.rows, n = out.cols;
+  const Split split = split_of(m, n, bytes_of(w.dtype, w.cols), pool().threads());
+  const int64_t across = divide_up(n, split.cols), down = divide_up(m, split.rows);
+  pool().run(across * down, [&](int64_t task) {
+    const int64_t r = task % down * split.rows, c = task / down * split.cols;
+    gemm({.c = out.row(r) + c,
+          .a = x.row(r),
+          .b = w.rows_from(c, 0).data,
+          .m = std::min(split.rows, m - r),
+          .n = std::min(split.cols, n - c),
+          .k = w.cols,
+          .lda = x.stride,
+          .ldb = w.cols,
+          .ldc = out.stride});
+  });
+}
+
+void add_bias(Mat<float> x, const Weight& bias) {
+  const float* b = vector_of(bias, x.cols);
+  for_rows(x.rows, x.cols, [&](int64_t r) { kernels().add(x.row(r), b, x.cols); });
+}
+
+void rms_norm(Mat<float> out, Mat<const float> x, const Weight& w, float eps) {
+  CHECK(out.rows == x.rows && out.cols == x.cols);
+  const float* weight = vector_of(w, x.cols);
+  for_rows(x.rows, x.cols, [&](int64_t r) { kernels().rms_norm(out.row(r), x.row(r), weight, x.cols, eps); });
+}
+
+void layer_norm(Mat<float> out, Mat<const float> x, const Weight& w, const Weight& bias, float eps) {
+  CHECK(out.rows == x.rows && out.cols == x.cols);
+  const float *weight = vector_of(w, x.cols), *b = vector_of(bias, x.cols);
+  for_rows(x.rows, x.cols, [&](int64_t r) { kernels().layer_norm(out.row(r), x.row(r), weight, b, x.cols, eps); });
+}
+
+void silu_mul(Mat<float> gate, Mat<const float> up) {
+  CHECK(gate.rows == up.rows && gate.cols == up.cols);
+  for_rows(gate.rows, gate.cols, [&](int64_t r) { kernels().silu_mul(gate.row(r), up.row(r), gate.cols); });
+}
+
+void add(Mat<float> x, Mat<const float> y) {
+  CHECK(x.rows == y.rows && x.cols == y.cols);
+  for_rows(x.rows, x.cols, [&](int64_t r) { kernels().add(x.row(r), y.row(r), x.cols); });
+}
+
+void embed(Mat<float> out, const Weight& table, std::span<const int32_t> tokens) {
+  CHECK(out.rows == int64_t(tokens.size()) && out.cols == table.cols);
+  for_rows(out.rows, out.cols, [&](int64_t r) {
+    const int64_t token = tokens[size_t(r)];
+    CHECK(token >= 0 && token < table.rows);
+    const std::byte* row = table.rows_from(token, 1).data;
+    const auto* half = reinterpret_cast<const uint16_t*>(row);
+    switch (table.dtype) {
+      case DType::f32:
+        std::memcpy(out.row(r), row, size_t(out.cols) * sizeof(float));
+        break;
+      case DType::bf16:
+        kernels().f32_from_bf16(out.row(r), half, out.cols);
+        break;
+      case DType::f16:
+        kernels().f32_from_f16(out.row(r), half, out.cols);
+        break;
+      default:
+        CHECK(!"a table of f32, bf16 or f16");
+    }
+  });
+}
+
+void rope(Mat<float> x, int64_t heads, int64_t head_stride, const RopeTables& tables) {
+  const int64_t half = tables.cos.cols;
+  CHECK(tables.cos.rows >= x.rows && tables.sin.rows >= x.rows && tables.sin.cols == half);
+  CHECK(heads == 0 || (heads - 1) * head_stride + 2 * half <= x.cols);
+  const auto rotate = tables.pairs ? kernels().rope_pairs : kernels().rope_halves;
+  for_rows(x.rows, x.cols, [&](int64_t r) {
+    for (int64_t h = 0; h < heads; ++h) rotate(x.row(r) + h * head_stride, tables.cos.row(r), tables.sin.row(r), half);
+  });
+}
+
+}  // namespace hadal

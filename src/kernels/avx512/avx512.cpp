@@ -1,0 +1,3 @@
+#include "kernels/kernels.h"
+
+void hadal::fill_avx512(Kernels&) {}
