@@ -18,10 +18,10 @@ struct RopeConfig {
   RopeLayout layout = RopeLayout::halves;
   RopeScaling scaling = RopeScaling::none;
   float theta = 10000, factor = 1;
-  int64_t original_context = 0;                     // llama3, yarn
-  float low_frequency = 1, high_frequency = 4;      // llama3: wavelengths in turns over original_context
-  float beta_fast = 32, beta_slow = 1;              // yarn
-  float magnitude = 1;                              // factor on cos and sin
+  int64_t original_context = 0;                 // llama3, yarn
+  float low_frequency = 1, high_frequency = 4;  // llama3: wavelengths in turns over original_context
+  float beta_fast = 32, beta_slow = 1;          // yarn
+  float magnitude = 1;                          // factor on cos and sin
 };
 
 struct MoeConfig {  // experts == 0: the model is dense
@@ -34,8 +34,12 @@ struct MoeConfig {  // experts == 0: the model is dense
   float scale = 1;
 };
 
-struct IndexerConfig {  // heads == 0: every key is attended
+struct IndexerConfig {                   // heads == 0: every key is attended
   int64_t heads = 0, dim = 0, keys = 0;  // keys: how many of the past each row attends
+};
+
+struct Fp8Config {  // of weights stored as FP8: one scale per block of so many rows and columns
+  int64_t block_rows = 128, block_cols = 128;
 };
 
 struct ModelConfig {
@@ -48,9 +52,11 @@ struct ModelConfig {
   int64_t kv_heads = 0, head_dim = 0;  // gqa
   bool qkv_bias = false, qk_norm = false, out_bias = false;
   int64_t q_rank = 0, kv_rank = 0, nope_dim = 0, rope_dim = 0, v_dim = 0;  // mla; q_rank 0: full-rank q
+  float latent_norm_eps = 1e-6f;                                           // mla: norms of the compressed q and kv
   IndexerConfig indexer;
   int64_t dense_layers = 0, moe_every = 1, ffn_dim = 0;  // layers before the first MoE; one in moe_every after that
   MoeConfig moe;
+  Fp8Config fp8;
   bool tied_head = false;
   int64_t draft_layers = 0;  // multi-token prediction layers stored behind the others
   int32_t begin_token = -1;
@@ -58,15 +64,19 @@ struct ModelConfig {
 
   bool is_moe(int64_t layer) const { return moe.experts > 0 && layer >= dense_layers && layer % moe_every == 0; }
   int64_t q_dim() const { return attention == AttentionKind::mla ? nope_dim + rope_dim : head_dim; }  // per head
-  int64_t kv_width() const {  // values kept per token and layer
+  int64_t rotated_dim() const { return attention == AttentionKind::mla ? rope_dim : head_dim; }       // of each head
+  int64_t kv_width() const {                                                                          // values kept per token and layer
     return attention == AttentionKind::mla ? kv_rank + rope_dim + indexer.dim : 2 * kv_heads * head_dim;
   }
 };
 
-// Error names the file and the key when a value is missing, of the wrong type, out of range, or changes the maths in a way hadal does not know.
+// Error names the file and the key when a value is missing, of the wrong type, out of range, or changes the maths in a way hadal does not
+// know.
 ModelConfig parse_config(const std::string& json, const std::string& generation_json, const std::string& where);
 ModelConfig read_config(const std::filesystem::path& folder);  // config.json and, if there, generation_config.json
 class Gguf;
 ModelConfig config_of(const Gguf& file);
+
+std::vector<float> rope_frequencies(const ModelConfig& config);  // radians per position of each rotated pair [rotated_dim / 2]
 
 }  // namespace hadal
