@@ -31,9 +31,6 @@ class Scratch {  // activations of at most max_rows rows, allocated once
   std::unique_ptr<Buffers> buffers_;
 };
 
-// From this many rows of one sequence on, MLA expands keys and values from the latents; below, it works on the latents themselves.
-inline constexpr int64_t mla_expand_rows = 160;
-
 // Appends the batch's keys and values to `kv`; returns logits [wanted, vocab], valid until the next call.
 Mat<float> forward(const Model& model, const Batch& batch, KvCache& kv, Scratch& scratch);
 

@@ -2,6 +2,7 @@
 // Results do not depend on the number of threads or on what else is in the batch.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -24,32 +25,61 @@ struct RopeTables {
 };
 void rope(Mat<float> x, int64_t heads, int64_t head_stride, const RopeTables& tables);
 
-// Attention of rows [0, q.rows) of one sequence over its cached rows; row r sees keys 0 .. position + r.
-// Head h of a row reads key columns [key_offset(h / group), + key_dim) and value columns likewise of each cached row.
+// One product per head, all in one phase: out[:, h * out_step ..] = x[:, h * x_step ..] w[first_row + h * row_step ..]^T
+struct HeadProducts {
+  Mat<float> out;      // from the first head's first column on
+  Mat<const float> x;  // from the first head's first column on; x_step 0: every head reads the same columns
+  const Weight& w;
+  int64_t heads, out_step, x_step, first_row, row_step, rows_per_head;
+};
+void matmul_heads(const HeadProducts& p);
+
+// The cached rows of one sequence in one layer: row i is row i % page_rows of page i / page_rows.
+struct CacheRows {
+  DType type;  // f32 or bf16
+  std::span<const std::byte* const> pages;
+  int64_t width;  // elements from one row to the next
+  static constexpr int64_t page_rows = 64;
+};
+
+// Attention of the rows of q, at positions position, position + 1, ...; each sees the keys up to its own.
+// Query head h reads key columns key_offset + h / (heads / kv_heads) * key_step .. of a cached row, and value columns likewise.
 struct AttendArgs {
-  Mat<float> out;                  // [rows, heads * value_dim]
-  Mat<const float> q;              // [rows, heads * key_dim], rotated
-  int64_t heads, kv_heads, key_dim, value_dim;
-  int64_t key_offset, key_step;    // first column of kv head 0, distance to the next
-  int64_t value_offset, value_step;
-  float scale;
-  DType cache;                     // f32 or bf16
-  std::span<const std::byte* const> pages;  // of page_rows rows each, stride `width` elements
-  int64_t page_rows, width, position;
-  // Keys each row may see besides the causal rule: word (r, page) holds one bit per row of the page. Empty: all of them.
-  Mat<const uint64_t> selected;
+  Mat<float> out;      // [rows, heads * value_dim]
+  Mat<const float> q;  // [rows, heads * key_dim], rotated
+  CacheRows cache;
+  int64_t position, heads, kv_heads, key_dim, value_dim, key_offset, key_step, value_offset, value_step;
+  float scale;                    // on q . k
+  Mat<const uint64_t> selected;   // bit i of word (r, page): row r attends to row i of the page; no words: to all
 };
 void attend(std::span<const AttendArgs> segments);
 
-// Experts. A row goes to `active` experts; the products of all rows of one expert are done together.
+// The `keys` best keys of each row by sum over heads of weight * max(0, q_head . key), as attend's `selected`; ties go to the earlier key.
+// Source: DeepSeek-V3.2-Exp, inference/model.py, Indexer.
+struct SelectArgs {
+  Mat<uint64_t> selected;        // [rows, pages], written
+  Mat<const float> q;            // [rows, heads * dim]
+  Mat<const float> head_weights; // [rows, heads]
+  CacheRows cache;
+  int64_t position, heads, dim, offset, keys;  // offset: first column of the key in a cached row
+};
+void select_keys(const SelectArgs& args);
+
+// Experts. A row goes to `active` experts; the rows of one expert are multiplied together.
 struct Route {
-  std::vector<int32_t> expert;  // [rows * active], the chosen experts of each row in ascending order
+  int64_t active = 0;
+  std::vector<int32_t> expert;  // [rows * active], each row's experts in ascending order
   std::vector<float> weight;    // [rows * active]
 };
 struct ExpertWeights {
-  Weight gate, up, down;
+  const Weight &gate, &up, &down;
 };
-// out[r] += sum over the chosen experts of weight * down(silu(gate x_r) * up x_r), in ascending order of expert.
-void experts(Mat<float> out, Mat<const float> x, const Route& route, int64_t active, std::span<const ExpertWeights> all);
+struct ExpertScratch {
+  std::vector<float> x, gate, up, y;
+  std::vector<int32_t> slot;
+};
+// out[r] += sum over the row's experts of weight * down(silu(gate x_r) * up x_r), in ascending order of expert.
+void experts(Mat<float> out, Mat<const float> x, const Route& route, const std::function<ExpertWeights(int32_t)>& weights_of,
+             ExpertScratch& scratch);
 
 }  // namespace hadal

@@ -1,0 +1,40 @@
+// The parts of one block, called by forward().
+#pragma once
+#include <vector>
+
+#include "infer/forward.h"
+#include "ops/ops.h"
+
+namespace hadal {
+
+struct Scratch::Buffers {  // activations; views over one allocation, cut to the batch's rows by rows_from
+  Buffers(const ModelConfig& config, int64_t max_rows, int64_t max_wanted);
+  Buffer storage;
+  Mat<float> x, h, y;                          // residual stream, normed input, branch output: [max_rows, dim]
+  Mat<float> q, k, v, q_latent, kv_latent;     // projections
+  Mat<float> q_absorbed, latent_out, heads;    // mla on latents: [max_rows, heads * (kv_rank + rope_dim)], [.., heads * kv_rank]; attention output
+  Mat<float> index_q, index_key, index_weight; // indexer
+  Mat<float> gate, up, router;                 // feed-forward
+  Mat<float> cos, sin;                         // of each row's position: [max_rows, rotated pairs]
+  Mat<float> last, logits;                     // wanted rows: [max_wanted, dim], [max_wanted, vocab]
+  std::vector<float> expanded, latents;        // mla, keys and values of a few heads over the whole context
+  Route route;
+  ExpertScratch experts;
+};
+
+struct Pass {  // what every part of one forward pass needs
+  const Model& model;
+  const Batch& batch;
+  KvCache& kv;
+  Scratch::Buffers& s;
+  int64_t rows;
+  RopeTables rope;
+};
+
+// out = attention(h), after appending h's keys and values to the cache.
+void attention(Mat<float> out, Mat<const float> h, const Gqa<Weight>& w, int64_t layer, const Pass& pass);
+void attention(Mat<float> out, Mat<const float> h, const Mla<Weight>& w, int64_t layer, const Pass& pass);
+void feed_forward(Mat<float> out, Mat<const float> h, const Mlp<Weight>& w, const Pass& pass);
+void feed_forward(Mat<float> out, Mat<const float> h, const Moe<Weight>& w, const Pass& pass);
+
+}  // namespace hadal

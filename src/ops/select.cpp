@@ -1,0 +1,57 @@
+// The lightning indexer's choice: which keys of the past a row attends to.
+#include <algorithm>
+#include <vector>
+
+#include "core/pool.h"
+#include "ops/ops.h"
+#include "ops/products.h"
+
+namespace hadal {
+namespace {
+
+constexpr int64_t page_rows = CacheRows::page_rows;
+
+void score_page(const SelectArgs& a, int64_t row, int64_t page, int64_t n, float* by_head, float* scores) {
+  gemm_for(a.cache.type)({.c = by_head,
+                          .a = a.q.row(row),
+                          .b = a.cache.pages[size_t(page)] + a.offset * info_of(a.cache.type).block_bytes,
+                          .m = a.heads,
+                          .n = n,
+                          .k = a.dim,
+                          .lda = a.dim,
+                          .ldb = a.cache.width,
+                          .ldc = page_rows});
+  std::fill_n(scores, n, 0.f);
+  for (int64_t head = 0; head < a.heads; ++head)
+    for (int64_t i = 0; i < n; ++i) scores[i] += a.head_weights.row(row)[head] * std::max(0.f, by_head[head * page_rows + i]);
+}
+
+void select_row(const SelectArgs& a, int64_t row) {
+  const int64_t visible = a.position + row + 1;
+  uint64_t* words = a.selected.row(row);
+  if (visible <= a.keys) {
+    std::fill_n(words, a.selected.cols, ~uint64_t(0));
+    return;
+  }
+  thread_local std::vector<float> by_head, scores;
+  thread_local std::vector<int32_t> order;
+  by_head.resize(size_t(a.heads * page_rows));
+  scores.resize(size_t(visible));
+  order.resize(size_t(visible));
+  for (int64_t page = 0; page * page_rows < visible; ++page)
+    score_page(a, row, page, std::min(page_rows, visible - page * page_rows), by_head.data(), scores.data() + page * page_rows);
+  for (int64_t i = 0; i < visible; ++i) order[size_t(i)] = int32_t(i);
+  std::nth_element(order.begin(), order.begin() + a.keys - 1, order.end(), [&](int32_t x, int32_t y) {
+    return scores[size_t(x)] != scores[size_t(y)] ? scores[size_t(x)] > scores[size_t(y)] : x < y;
+  });
+  std::fill_n(words, a.selected.cols, uint64_t(0));
+  for (int64_t i = 0; i < a.keys; ++i) words[order[size_t(i)] / page_rows] |= uint64_t(1) << order[size_t(i)] % page_rows;
+}
+
+}  // namespace
+
+void select_keys(const SelectArgs& a) {
+  pool().run(a.q.rows, [&](int64_t row) { select_row(a, row); });
+}
+
+}  // namespace hadal
