@@ -6,7 +6,7 @@
 
 #include "core/error.h"
 #include "core/pool.h"
-#include "kernels/kernels.h"
+#include "ops/products.h"
 
 namespace hadal {
 namespace {
@@ -25,12 +25,6 @@ void for_rows(int64_t rows, int64_t cols, F f) {
 const float* vector_of(const Weight& w, int64_t n) {
   CHECK(w.dtype == DType::f32 && w.rows * w.cols == n);
   return w.as_f32();
-}
-
-auto gemm_for(DType weight) {
-  const Kernels& k = kernels();
-  CHECK(weight == DType::f32 || weight == DType::bf16 || weight == DType::f16);
-  return weight == DType::f32 ? k.gemm_f32_f32 : weight == DType::bf16 ? k.gemm_f32_bf16 : k.gemm_f32_f16;
 }
 
 // A task is a block of columns of `out`, which are rows of the weight. Few rows of x: the weights stream from memory once, and a task is
