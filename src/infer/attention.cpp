@@ -26,8 +26,10 @@ void append(const Pass& pass, int64_t layer, int64_t first_col, Mat<const float>
       std::byte* to = kv.page(layer, segment.kv->pages[size_t(row / KvCache::page_rows)]) +
                       bytes_of(kv.type(), row % KvCache::page_rows * kv.width() + first_col);
       const float* from = values.row(segment.first_row + r);
-      if (kv.type() == DType::f32) std::memcpy(to, from, size_t(values.cols) * sizeof(float));
-      else std::transform(from, from + values.cols, reinterpret_cast<bf16*>(to), f32_to_bf16);
+      if (kv.type() == DType::f32)
+        std::memcpy(to, from, size_t(values.cols) * sizeof(float));
+      else
+        std::transform(from, from + values.cols, reinterpret_cast<bf16*>(to), f32_to_bf16);
     }
 }
 
@@ -150,8 +152,10 @@ Mat<float> gather_latents(const CacheRows& cache, int64_t length, int64_t cols, 
   for (int64_t i = 0; i < length; ++i) {
     const std::byte* row = cache.pages[size_t(i / CacheRows::page_rows)] + bytes_of(cache.type, i % CacheRows::page_rows * cache.width);
     float* to = storage.data() + i * cols;
-    if (cache.type == DType::f32) std::memcpy(to, row, size_t(cols) * sizeof(float));
-    else std::transform(reinterpret_cast<const bf16*>(row), reinterpret_cast<const bf16*>(row) + cols, to, bf16_to_f32);
+    if (cache.type == DType::f32)
+      std::memcpy(to, row, size_t(cols) * sizeof(float));
+    else
+      std::transform(reinterpret_cast<const bf16*>(row), reinterpret_cast<const bf16*>(row) + cols, to, bf16_to_f32);
   }
   return {storage.data(), length, cols, cols};
 }

@@ -80,7 +80,8 @@ struct Engine::State {
   // First come, first served: a request starts when every row it may need is free, so a running one never waits for memory.
   void admit() {
     const std::lock_guard lock(mutex);
-    while (!waiting.empty() && int64_t(running.size()) < options.max_rows && kv.reserve(waiting.front()->kv, waiting.front()->rows_needed())) {
+    while (!waiting.empty() && int64_t(running.size()) < options.max_rows &&
+           kv.reserve(waiting.front()->kv, waiting.front()->rows_needed())) {
       running.push_back(std::move(waiting.front()));
       waiting.pop_front();
     }
@@ -145,7 +146,8 @@ struct Engine::State {
 
 Engine::Engine(const Model& model, const EngineOptions& options) {
   if (options.prompt_chunk < 1 || options.max_rows < options.prompt_chunk)
-    throw Error("engine: expected 1 <= prompt_chunk <= max_rows, found prompt_chunk {} and max_rows {}", options.prompt_chunk, options.max_rows);
+    throw Error("engine: expected 1 <= prompt_chunk <= max_rows, found prompt_chunk {} and max_rows {}", options.prompt_chunk,
+                options.max_rows);
   state_ = std::make_unique<State>(model, options);
 }
 

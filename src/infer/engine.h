@@ -24,17 +24,17 @@ struct Request {
   std::vector<int32_t> prompt;  // at least one token
   Sampling sampling;
   int64_t max_tokens = 256;
-  int64_t logprobs = -1;              // how many alternatives to report; -1: none, not even the token's own
-  std::vector<int32_t> stop_tokens;   // end the reply and are not delivered
+  int64_t logprobs = -1;                       // how many alternatives to report; -1: none, not even the token's own
+  std::vector<int32_t> stop_tokens;            // end the reply and are not delivered
   std::function<bool(const Token&)> on_token;  // called by step(); return false to stop
   std::function<void(Finish)> on_finish;       // called once, by step()
 };
 
 struct EngineOptions {
-  DType cache = DType::bf16;    // f32 for exact comparison with a reference
-  int64_t cache_rows = 0;       // rows of all sequences together; 0: the model's context, less where memory is short
-  int64_t max_rows = 512;       // rows of one forward pass
-  int64_t prompt_chunk = 256;   // rows of one prompt per pass; boundaries are multiples of it, whatever the neighbours
+  DType cache = DType::bf16;   // f32 for exact comparison with a reference
+  int64_t cache_rows = 0;      // rows of all sequences together; 0: the model's context, less where memory is short
+  int64_t max_rows = 512;      // rows of one forward pass
+  int64_t prompt_chunk = 256;  // rows of one prompt per pass; boundaries are multiples of it, whatever the neighbours
 };
 
 class Engine {  // one thread calls step(); submit and cancel may come from any thread

@@ -20,7 +20,8 @@ void feed_forward(Mat<float> out, Mat<const float> h, const Moe<Weight>& w, cons
   const Mat<float> logits = pass.s.router.rows_from(0, pass.rows);
   matmul(logits, h, w.router);
   choose_experts(pass.s.route, logits, c, c.bias ? w.bias.as_f32() : nullptr);
-  if (c.shared > 0) feed_forward(out, h, w.shared, pass);
+  if (c.shared > 0)
+    feed_forward(out, h, w.shared, pass);
   else
     for (int64_t r = 0; r < out.rows; ++r) std::fill_n(out.row(r), out.cols, 0.f);
   const auto weights_of = [&](int32_t e) {

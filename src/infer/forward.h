@@ -14,7 +14,7 @@ struct Segment {  // consecutive tokens of one sequence: many rows of a prompt, 
   int64_t first_row, rows, position;
 };
 
-struct Batch {  // everything one forward pass needs to know; prefill and decode rows mix freely
+struct Batch {                        // everything one forward pass needs to know; prefill and decode rows mix freely
   std::span<const int32_t> tokens;    // one per row
   std::span<const Segment> segments;  // cover the rows in order
   std::span<const int32_t> wanted;    // rows whose logits are wanted

@@ -79,8 +79,10 @@ class Loader {
   Loader(const ModelConfig& config, const Checkpoint& checkpoint) : config_(config), checkpoint_(checkpoint) {}
 
   Model load() {
-    Model model{.config = config_, .params = make_params<Weight>(config_), .k_up_t = {}, .rope_frequency = rope_frequencies(config_), .bytes = {}};
-    for_each_param(config_, model.params, [&](const std::string& name, Shape shape, Role role, Weight& w) { w = weight(name, shape, role); });
+    Model model{
+        .config = config_, .params = make_params<Weight>(config_), .k_up_t = {}, .rope_frequency = rope_frequencies(config_), .bytes = {}};
+    for_each_param(config_, model.params,
+                   [&](const std::string& name, Shape shape, Role role, Weight& w) { w = weight(name, shape, role); });
     check_extra();
     if (config_.attention == AttentionKind::mla)
       for (const auto& block : model.params.blocks) model.k_up_t.push_back(transpose_keys(std::get<Mla<Weight>>(block.attn).kv_up));
@@ -110,7 +112,8 @@ class Loader {
     const BlockScale* scaled = scale.factors.empty() ? nullptr : &scale;
     if (!matrix) return expand<float>(t, shape, scaled, DType::f32, [](float v) { return v; });
     if (t.dtype == DType::bf16) return expand<bf16>(t, shape, scaled, DType::bf16, f32_to_bf16);
-    if (t.dtype == DType::f32 || largest(t, shape, scaled) > 65504) return expand<float>(t, shape, scaled, DType::f32, [](float v) { return v; });
+    if (t.dtype == DType::f32 || largest(t, shape, scaled) > 65504)
+      return expand<float>(t, shape, scaled, DType::f32, [](float v) { return v; });
     return expand<f16>(t, shape, scaled, DType::f16, f32_to_f16);
   }
 
@@ -132,7 +135,8 @@ class Loader {
   template <class T, class Convert>
   Weight expand(const StoredTensor& t, Shape shape, const BlockScale* scale, DType to, Convert convert) {
     T* out = reinterpret_cast<T*>(arena_.take(bytes_of(to, shape.rows * shape.cols)));
-    over_rows(t, shape, scale, [&](int64_t r, std::span<const float> row) { std::ranges::transform(row, out + r * int64_t(row.size()), convert); });
+    over_rows(t, shape, scale,
+              [&](int64_t r, std::span<const float> row) { std::ranges::transform(row, out + r * int64_t(row.size()), convert); });
     return {to, shape.rows, shape.cols, reinterpret_cast<const std::byte*>(out)};
   }
 
@@ -222,8 +226,10 @@ Model random_model(const ModelConfig& config, DType type, uint64_t seed) {
       for (int64_t i = task * 65536; i < std::min(count, (task + 1) * 65536); ++i) {
         const float unit = float(int64_t(mix(seed + uint64_t(i) * 0x9e3779b97f4a7c15) >> 40)) * 0x1p-23f - 1.f;
         const float value = role == Role::norm ? centre : amplitude * unit;
-        if (stored == DType::f32) reinterpret_cast<float*>(next)[i] = value;
-        else reinterpret_cast<bf16*>(next)[i] = f32_to_bf16(value);
+        if (stored == DType::f32)
+          reinterpret_cast<float*>(next)[i] = value;
+        else
+          reinterpret_cast<bf16*>(next)[i] = f32_to_bf16(value);
       }
     });
     std::vector<int64_t> dims = shape.cols == 1 ? std::vector{shape.rows} : std::vector{shape.rows, shape.cols};

@@ -13,9 +13,9 @@ namespace hadal {
 
 struct Model {  // immutable after loading; any number of engines may share one
   ModelConfig config;
-  Params<Weight> params;             // views into the mapped checkpoint, or expanded copies
-  std::vector<Weight> k_up_t;        // derived at load, per layer: the key half of kv_up, transposed per head: [heads * kv_rank, nope_dim] (mla)
-  std::vector<float> rope_frequency; // radians per position of each rotated pair
+  Params<Weight> params;       // views into the mapped checkpoint, or expanded copies
+  std::vector<Weight> k_up_t;  // derived at load, per layer: the key half of kv_up, transposed per head: [heads * kv_rank, nope_dim] (mla)
+  std::vector<float> rope_frequency;  // radians per position of each rotated pair
   // From this many rows of one sequence on, mla expands keys and values from the latents; below, it attends to the latents themselves.
   int64_t mla_expand_rows = 160;
   std::vector<std::shared_ptr<const void>> bytes;  // keeps what params point into

@@ -38,8 +38,10 @@ std::vector<int32_t> greatest(std::span<const float> x, int64_t count) {
 float rank(std::span<const float> group, GroupScore kind) {
   float best = excluded, second = excluded;
   for (const float v : group) {
-    if (v > best) second = best, best = v;
-    else if (v > second) second = v;
+    if (v > best)
+      second = best, best = v;
+    else if (v > second)
+      second = v;
   }
   return kind == GroupScore::best || group.size() < 2 ? best : best + second;
 }

@@ -9,10 +9,10 @@
 namespace hadal {
 
 struct Sampling {
-  float temperature = 1;         // 0: greedy
-  int32_t top_k = 0;             // 0: all
+  float temperature = 1;  // 0: greedy
+  int32_t top_k = 0;      // 0: all
   float top_p = 1, min_p = 0;
-  float repeat_penalty = 1;      // over prompt and reply
+  float repeat_penalty = 1;                           // over prompt and reply
   float presence_penalty = 0, frequency_penalty = 0;  // over the reply
   std::vector<std::pair<int32_t, float>> logit_bias;
   uint64_t seed = 0;
@@ -25,7 +25,8 @@ struct Logprob {
 };
 
 // Changes `logits`. The draw depends on (seed, position) only, so a reply does not change with its neighbours in the batch.
-int32_t sample(std::span<float> logits, const Sampling& how, std::span<const int32_t> prompt, std::span<const int32_t> reply, uint64_t position);
+int32_t sample(std::span<float> logits, const Sampling& how, std::span<const int32_t> prompt, std::span<const int32_t> reply,
+               uint64_t position);
 
 // Natural log-probabilities of `token` first, then of the `count` likeliest tokens, before any of the above.
 std::vector<Logprob> logprobs(std::span<const float> logits, int32_t token, int64_t count);

@@ -105,8 +105,7 @@ void attend(std::span<const AttendArgs> segments) {
     const int64_t group = a.heads / a.kv_heads;
     for (int64_t head = 0; head < a.heads;) {
       const int64_t heads = std::min(tile_heads, group - head % group), rows = std::max<int64_t>(1, tile_rows / heads);
-      for (int64_t row = 0; row < a.q.rows; row += rows)
-        tiles.push_back({&a, head, heads, row, std::min(rows, a.q.rows - row)});
+      for (int64_t row = 0; row < a.q.rows; row += rows) tiles.push_back({&a, head, heads, row, std::min(rows, a.q.rows - row)});
       head += heads;
     }
   }

@@ -10,13 +10,13 @@
 
 namespace hadal {
 
-void matmul(Mat<float> out, Mat<const float> x, const Weight& w);                     // out = x w^T
-void add_bias(Mat<float> x, const Weight& bias);                                      // every row += bias (f32)
+void matmul(Mat<float> out, Mat<const float> x, const Weight& w);  // out = x w^T
+void add_bias(Mat<float> x, const Weight& bias);                   // every row += bias (f32)
 void rms_norm(Mat<float> out, Mat<const float> x, const Weight& w, float eps);
 void layer_norm(Mat<float> out, Mat<const float> x, const Weight& w, const Weight& bias, float eps);
-void silu_mul(Mat<float> gate, Mat<const float> up);                                  // gate = silu(gate) * up
-void add(Mat<float> x, Mat<const float> y);                                           // x += y
-void embed(Mat<float> out, const Weight& table, std::span<const int32_t> tokens);     // out[r] = table[tokens[r]]
+void silu_mul(Mat<float> gate, Mat<const float> up);                               // gate = silu(gate) * up
+void add(Mat<float> x, Mat<const float> y);                                        // x += y
+void embed(Mat<float> out, const Weight& table, std::span<const int32_t> tokens);  // out[r] = table[tokens[r]]
 
 // Rotates the first 2 * half columns of every head of every row; row r takes row r of the tables.
 struct RopeTables {
@@ -49,17 +49,17 @@ struct AttendArgs {
   Mat<const float> q;  // [rows, heads * key_dim], rotated
   CacheRows cache;
   int64_t position, heads, kv_heads, key_dim, value_dim, key_offset, key_step, value_offset, value_step;
-  float scale;                    // on q . k
-  Mat<const uint64_t> selected;   // bit i of word (r, page): row r attends to row i of the page; no words: to all
+  float scale;                   // on q . k
+  Mat<const uint64_t> selected;  // bit i of word (r, page): row r attends to row i of the page; no words: to all
 };
 void attend(std::span<const AttendArgs> segments);
 
 // The `keys` best keys of each row by sum over heads of weight * max(0, q_head . key), as attend's `selected`; ties go to the earlier key.
 // Source: DeepSeek-V3.2-Exp, inference/model.py, Indexer.
 struct SelectArgs {
-  Mat<uint64_t> selected;        // [rows, pages], written
-  Mat<const float> q;            // [rows, heads * dim]
-  Mat<const float> head_weights; // [rows, heads]
+  Mat<uint64_t> selected;         // [rows, pages], written
+  Mat<const float> q;             // [rows, heads * dim]
+  Mat<const float> head_weights;  // [rows, heads]
   CacheRows cache;
   int64_t position, heads, dim, offset, keys;  // offset: first column of the key in a cached row
 };
