@@ -1,6 +1,8 @@
 // config.json to ModelConfig. Keys, fallbacks and their sources: docs/numerics.md.
 #include "model/config.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -14,7 +16,7 @@ namespace hadal {
 namespace {
 using Json = nlohmann::json;
 
-constexpr const char* supported = "llama, qwen2, qwen3, deepseek, deepseek_v2, deepseek_v3, deepseek_v32";
+constexpr const char* supported[] = {"llama", "qwen2", "qwen3", "deepseek", "deepseek_v2", "deepseek_v3", "deepseek_v32"};
 
 // What a family's own code takes when config.json does not have the key, under the published names. A key that is neither here nor
 // in the file is null.
@@ -321,9 +323,8 @@ ModelConfig parse_config(const std::string& json, const std::string& generation_
   ModelConfig c;
   const Reader plain(file, empty, where);
   c.family = plain.word("model_type", "");
-  const std::string padded = ", " + c.family + ",";
-  if (c.family.empty() || (std::string(", ") + supported + ",").find(padded) == std::string::npos)
-    plain.fail("model_type", std::string("one of ") + supported);
+  if (std::find(std::begin(supported), std::end(supported), c.family) == std::end(supported))
+    plain.fail("model_type", fmt::format("one of {}", fmt::join(supported, ", ")));
 
   const Reader in(file, defaults_of(c.family), where);
   read_sizes(in, c);
