@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -20,7 +21,9 @@ using GgufValue = std::variant<int64_t, double, bool, std::string, std::vector<i
 class Gguf {
  public:
   explicit Gguf(const std::filesystem::path& path);  // Error: names the file, what was expected and found
-  const std::filesystem::path& path() const { return file_->path(); }
+  // A file that is in memory already: `owner` keeps `bytes` alive, `path` is for messages.
+  Gguf(std::shared_ptr<const void> owner, std::span<const std::byte> bytes, std::filesystem::path path);
+  const std::filesystem::path& path() const { return path_; }
   const std::map<std::string, GgufValue>& metadata() const { return metadata_; }
   const std::map<std::string, StoredTensor>& stored() const { return stored_; }  // under GGUF's own names; shape outermost first
 
@@ -31,14 +34,20 @@ class Gguf {
   bool flag(const std::string& key, bool otherwise) const;
   const std::string* text(const std::string& key) const;  // null when absent
   const std::vector<std::string>* texts(const std::string& key) const;
-  const std::vector<int64_t>* integers(const std::string& key) const;
+  const std::vector<int64_t>* integers(const std::string& key) const;  // an array of booleans reads as 0 and 1
   const std::vector<double>* reals(const std::string& key) const;
   std::string architecture() const;  // general.architecture
 
-  Checkpoint checkpoint() const;  // published names; expert stacks sliced, split kv_b joined
+  // Published names; expert stacks sliced, split kv_b joined. A tensor without a published name keeps its own; rope_freqs
+  // is no weight and left out (config_of reads it from stored()). Rows of q and k stay as they are stored.
+  Checkpoint checkpoint() const;
 
  private:
-  std::shared_ptr<const MappedFile> file_;
+  template <class T>
+  const T* find(const std::string& key, const char* expected) const;
+  void parse(std::span<const std::byte> bytes);
+  std::shared_ptr<const void> owner_;
+  std::filesystem::path path_;
   std::map<std::string, GgufValue> metadata_;
   std::map<std::string, StoredTensor> stored_;
 };
