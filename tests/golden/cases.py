@@ -138,6 +138,7 @@ LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 256,
 }
+DISTILL_ROPE = LLAMA3_ROPE | {"original_max_position_embeddings": 8192}  # a GGUF does not say these: R1-Distill-Llama's are understood
 FP8 = {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128], "activation_scheme": "dynamic"}
 QWEN2 = dict(use_sliding_window=False, sliding_window=512, max_window_layers=1)
 # Rows of blocked types are multiples of 32 (K types: 256) values.
@@ -199,7 +200,8 @@ CASES = [
     Case("llama_bf16", dense("llama", 24, 4, 2, 2, 37, rope_scaling=LLAMA3_ROPE), dtype="BF16", tolerance=ROUNDED, small=False),
     Case("qwen3_bf16", dense("qwen3", 18, 3, 1, 2, 29, head_dim=14), dtype="BF16", tolerance=ROUNDED, small=False),
     Case("gguf_llama", dense("llama", 18, 3, 1, 2, 29), layout="gguf", tokenizer="smollm"),
-    Case("gguf_llama3_f16", dense("llama", 24, 4, 2, 2, 37, rope_scaling=LLAMA3_ROPE), dtype="F16", layout="gguf", tokenizer="smollm", tolerance=ROUNDED),
+    Case("gguf_llama3", dense("llama", 24, 4, 2, 2, 29, head_dim=8, rope_theta=5e5, rope_scaling=DISTILL_ROPE), layout="gguf", tokenizer="smollm"),
+    Case("gguf_llama_f16", dense("llama", 18, 3, 1, 2, 29), dtype="F16", layout="gguf", tokenizer="smollm", tolerance=ROUNDED, small=False),
     Case("gguf_llama_q4_0", dense("llama", 96, 3, 1, 2, 64), dtype="Q4_0", layout="gguf", tokenizer="smollm", tolerance=ROUNDED),
     Case("gguf_llama_k", dense("llama", 256, 8, 2, 1, 96, tie_word_embeddings=True), dtype=K_TYPES, layout="gguf", tokenizer="smollm", tolerance=ROUNDED),
     Case("gguf_qwen2", dense("qwen2", 18, 3, 1, 2, 29, tie_word_embeddings=True), layout="gguf", tokenizer="qwen2"),

@@ -106,8 +106,8 @@ def store(case, tensors, seed):
             stored.append((file_name(name), kind, raw))
     stored += [(name, kind, np.stack(parts)) for (name, kind), parts in experts.items()]
     if c["model_type"] == "llama" and c.get("rope_scaling"):
-        plain, _ = rope_frequencies(c | {"rope_scaling": None}, c["hidden_size"] // c["num_attention_heads"])
-        scaled, _ = rope_frequencies(c, c["hidden_size"] // c["num_attention_heads"])
+        dim = c.get("head_dim") or c["hidden_size"] // c["num_attention_heads"]
+        (plain, _), (scaled, _) = rope_frequencies(c | {"rope_scaling": None}, dim), rope_frequencies(c, dim)
         stored.append(("rope_freqs.weight", "F32", (plain / scaled).float().numpy()))
     return stored, {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in meant.items()}
 
