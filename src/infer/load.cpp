@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/pool.h"
+#include "core/random.h"
 #include "infer/model.h"
 
 namespace hadal {
@@ -197,12 +198,6 @@ class Loader {
   std::set<std::string> used_;
 };
 
-uint64_t mix(uint64_t x) {  // splitmix64's finaliser
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-  return x ^ (x >> 31);
-}
-
 }  // namespace
 
 Model load_model(const ModelConfig& config, const Checkpoint& checkpoint) { return Loader(config, checkpoint).load(); }
@@ -224,7 +219,7 @@ Model random_model(const ModelConfig& config, DType type, uint64_t seed) {
     const float amplitude = role == Role::bias ? 0.f : std::sqrt(3.f / float(shape.cols)), centre = role == Role::norm ? 1.f : 0.f;
     pool().run((count + 65535) / 65536, [&](int64_t task) {
       for (int64_t i = task * 65536; i < std::min(count, (task + 1) * 65536); ++i) {
-        const float unit = float(int64_t(mix(seed + uint64_t(i) * 0x9e3779b97f4a7c15) >> 40)) * 0x1p-23f - 1.f;
+        const float unit = float(int64_t(mix_bits(seed ^ uint64_t(i)) >> 40)) * 0x1p-23f - 1.f;
         const float value = role == Role::norm ? centre : amplitude * unit;
         if (stored == DType::f32)
           reinterpret_cast<float*>(next)[i] = value;
@@ -235,7 +230,7 @@ Model random_model(const ModelConfig& config, DType type, uint64_t seed) {
     std::vector<int64_t> dims = shape.cols == 1 ? std::vector{shape.rows} : std::vector{shape.rows, shape.cols};
     made.tensors[name] = {stored, std::move(dims), {}, next, size_t(bytes_of(stored, count))};
     next += (bytes_of(stored, count) + 63) / 64 * 64;
-    seed = mix(seed + 1);
+    seed = mix_bits(seed);
   });
   made.bytes.push_back(std::move(storage));
   return load_model(config, made);

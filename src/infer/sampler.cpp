@@ -6,20 +6,15 @@
 #include <unordered_map>
 
 #include "core/error.h"
+#include "core/random.h"
 
 namespace hadal {
 namespace {
 
 constexpr float excluded = -std::numeric_limits<float>::infinity();
 
-uint64_t mix(uint64_t x) {  // splitmix64's finaliser: every bit of the input reaches every bit of the output
-  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9;
-  x = (x ^ (x >> 27)) * 0x94d049bb133111eb;
-  return x ^ (x >> 31);
-}
-
 double uniform(uint64_t seed, uint64_t position) {  // in [0, 1)
-  return double(mix(mix(seed + 0x9e3779b97f4a7c15) ^ (position * 0xd1342543de82ef95 + 1)) >> 11) * 0x1p-53;
+  return double(mix_bits(mix_bits(seed) ^ position) >> 11) * 0x1p-53;
 }
 
 int32_t greedy(std::span<const float> logits) { return int32_t(std::max_element(logits.begin(), logits.end()) - logits.begin()); }
