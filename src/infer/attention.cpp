@@ -8,9 +8,6 @@
 namespace hadal {
 namespace {
 
-// The latents' norms use the published class's own default, whatever rms_norm_eps says (DeepseekV3RMSNorm, LayerNorm).
-constexpr float latent_norm_eps = 1e-6f;
-
 std::vector<const std::byte*> pages_of(const KvCache& kv, const Segment& segment, int64_t layer) {
   std::vector<const std::byte*> pages;
   for (const int32_t page : segment.kv->pages) pages.push_back(kv.page(layer, page));
@@ -225,7 +222,7 @@ void prepare_indexer(Mat<const float> h, Mat<const float> q_latent, const Indexe
   const Mat<float> q = cut(pass.s.index_q, pass.rows), key = cut(pass.s.index_key, pass.rows), weight = cut(pass.s.index_weight, pass.rows);
   matmul(q, q_latent, w.q_up);
   matmul(key, h, w.key);
-  layer_norm(key, key, w.key_norm, w.key_norm_bias, latent_norm_eps);
+  layer_norm(key, key, w.key_norm, w.key_norm_bias, c.latent_norm_eps);
   const RopeTables halves{pass.rope.cos, pass.rope.sin, false};  // here, unlike in the attention itself
   rope(q, c.indexer.heads, c.indexer.dim, halves);
   rope(key, 1, c.indexer.dim, halves);
@@ -264,12 +261,12 @@ void attention(Mat<float> out, Mat<const float> h, const Mla<Weight>& w, int64_t
     matmul(q, h, w.q);
   } else {
     matmul(q_latent, h, w.q_down);
-    rms_norm(q_latent, q_latent, w.q_norm, latent_norm_eps);
+    rms_norm(q_latent, q_latent, w.q_norm, c.latent_norm_eps);
     matmul(q, q_latent, w.q_up);
   }
   matmul(kv_latent, h, w.kv_down);
   const Mat<float> latent = kv_latent.cols_from(0, c.kv_rank);
-  rms_norm(latent, latent, w.kv_norm, latent_norm_eps);
+  rms_norm(latent, latent, w.kv_norm, c.latent_norm_eps);
   rope(q.cols_from(c.nope_dim, q.cols - c.nope_dim), c.heads, c.q_dim(), pass.rope);
   rope(kv_latent.cols_from(c.kv_rank, c.rope_dim), 1, c.rope_dim, pass.rope);
   append(pass, layer, 0, kv_latent);
