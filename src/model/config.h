@@ -10,7 +10,7 @@ namespace hadal {
 
 enum class AttentionKind { gqa, mla };
 enum class RopeLayout { halves, pairs };  // (i, i + d/2) or (2i, 2i + 1)
-enum class RopeScaling { none, linear, llama3, yarn };
+enum class RopeScaling { none, linear, llama3, yarn, table };
 enum class RouterScore { softmax, sigmoid };
 enum class GroupScore { best, top2_sum };  // how a group of experts is ranked
 
@@ -21,6 +21,7 @@ struct RopeConfig {
   int64_t original_context = 0;                 // llama3, yarn
   float low_frequency = 1, high_frequency = 4;  // llama3: wavelengths in turns over original_context
   float beta_fast = 32, beta_slow = 1;          // yarn
+  std::vector<float> divisors;                  // table: of each pair's frequency
   float magnitude = 1;                          // factor on cos and sin
 };
 

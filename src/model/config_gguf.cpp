@@ -116,8 +116,8 @@ void read_mla(const Reader& in, ModelConfig& c) {
   c.rope.layout = RopeLayout::pairs;
 }
 
-// Converters store Llama 3's scaling as one divisor per frequency; published files all come from the same four numbers.
-void read_llama3_factors(const Reader& in, ModelConfig& c) {
+// Converters store Llama 3's scaling as one divisor per frequency, not as the numbers it came from.
+void read_divisors(const Reader& in, ModelConfig& c) {
   const StoredTensor* stored = in.tensor("rope_freqs.weight");
   if (!stored) return;
   const auto fail = [&](const std::string& expected, const std::string& found) {
@@ -126,19 +126,11 @@ void read_llama3_factors(const Reader& in, ModelConfig& c) {
   if (c.rope.scaling != RopeScaling::none) fail("no rope.scaling beside it", "one");
   if (stored->dtype != DType::f32 || stored->shape != std::vector<int64_t>{c.head_dim / 2})
     fail(fmt::format("{} F32 values", c.head_dim / 2), fmt::format("{} {} values", stored->count(), name_of(stored->dtype)));
-  std::vector<float> factors(size_t(c.head_dim / 2));
-  to_f32(*stored, 0, int64_t(factors.size()), factors.data());
-  if (std::all_of(factors.begin(), factors.end(), [](float f) { return f == 1; })) return;
-
-  const std::vector<float> plain = rope_frequencies(c);
-  c.rope.scaling = RopeScaling::llama3;
-  c.rope.factor = 8;
-  c.rope.original_context = 8192;
-  const std::vector<float> scaled = rope_frequencies(c);
-  for (size_t i = 0; i < factors.size(); ++i)
-    if (!(std::abs(plain[i] / scaled[i] - factors[i]) <= 1e-4f * factors[i]))
-      fail(fmt::format("{} for pair {} (factor 8, low 1, high 4, original context 8192)", plain[i] / scaled[i], i),
-           fmt::format("{}", factors[i]));
+  c.rope.scaling = RopeScaling::table;
+  c.rope.divisors.resize(size_t(c.head_dim / 2));
+  to_f32(*stored, 0, c.head_dim / 2, c.rope.divisors.data());
+  for (const float d : c.rope.divisors)
+    if (!(d > 0 && std::isfinite(d))) fail("divisors above 0", fmt::format("{}", d));
 }
 
 YarnScales read_rope(const Reader& in, ModelConfig& c) {
@@ -157,7 +149,7 @@ YarnScales read_rope(const Reader& in, ModelConfig& c) {
   }
   if (c.attention == AttentionKind::gqa) {
     if (c.head_dim % 2 != 0) in.fail("attention.key_length", "an even number", c.head_dim);
-    read_llama3_factors(in, c);
+    read_divisors(in, c);
   }
   if (rope.scaling != RopeScaling::yarn) return {};
 

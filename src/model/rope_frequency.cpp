@@ -2,6 +2,7 @@
 // step: at position 100,000 one unit in the last place of a frequency is already a hundredth of a radian.
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numbers>
 
 #include "core/error.h"
@@ -62,6 +63,10 @@ std::vector<float> rope_frequencies(const ModelConfig& config) {
       break;
     case RopeScaling::yarn:
       scale_as_yarn(rope, dim, frequencies);
+      break;
+    case RopeScaling::table:
+      CHECK(rope.divisors.size() == frequencies.size());
+      std::ranges::transform(frequencies, rope.divisors, frequencies.begin(), std::divides<>());
       break;
   }
   return frequencies;
