@@ -1,7 +1,6 @@
 // Attention in its two kinds, grouped-query and multi-head latent. Both append to the cache, then attend to it.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 
 #include "infer/parts.h"
 
@@ -22,11 +21,7 @@ void append(const Pass& pass, int64_t layer, int64_t first_col, Mat<const float>
       const int64_t row = segment.position + r;
       std::byte* to = kv.page(layer, segment.kv->pages[size_t(row / KvCache::page_rows)]) +
                       bytes_of(kv.type(), row % KvCache::page_rows * kv.width() + first_col);
-      const float* from = values.row(segment.first_row + r);
-      if (kv.type() == DType::f32)
-        std::memcpy(to, from, size_t(values.cols) * sizeof(float));
-      else
-        std::transform(from, from + values.cols, reinterpret_cast<bf16*>(to), f32_to_bf16);
+      store_row(to, kv.type(), values.row(segment.first_row + r), values.cols);
     }
 }
 
@@ -148,11 +143,7 @@ Mat<float> gather_latents(const CacheRows& cache, int64_t length, int64_t cols, 
   storage.resize(size_t(length * cols));
   for (int64_t i = 0; i < length; ++i) {
     const std::byte* row = cache.pages[size_t(i / CacheRows::page_rows)] + bytes_of(cache.type, i % CacheRows::page_rows * cache.width);
-    float* to = storage.data() + i * cols;
-    if (cache.type == DType::f32)
-      std::memcpy(to, row, size_t(cols) * sizeof(float));
-    else
-      std::transform(reinterpret_cast<const bf16*>(row), reinterpret_cast<const bf16*>(row) + cols, to, bf16_to_f32);
+    load_row(storage.data() + i * cols, cache.type, row, cols);
   }
   return {storage.data(), length, cols, cols};
 }

@@ -9,7 +9,7 @@ KvCache::KvCache(const ModelConfig& config, DType type, int64_t rows)
       width_(config.kv_width()),
       pages_((rows + page_rows - 1) / page_rows),
       storage_(size_t(pages_ * page_rows * bytes_per_row(config, type)), "the key-value cache") {
-  CHECK(type == DType::f32 || type == DType::bf16);
+  CHECK(type == DType::f32 || type == DType::f16);
   for (int64_t p = pages_; p-- > 0;) free_.push_back(int32_t(p));  // page 0 is taken first
 }
 

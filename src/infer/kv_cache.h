@@ -17,7 +17,7 @@ struct KvRows {  // the pages one sequence holds
 class KvCache {
  public:
   static constexpr int64_t page_rows = 64;
-  KvCache(const ModelConfig& config, DType type, int64_t rows);  // type f32 or bf16; rows of all sequences together. Error: no memory
+  KvCache(const ModelConfig& config, DType type, int64_t rows);  // type f32 or f16; rows of all sequences together. Error: no memory
   bool reserve(KvRows& sequence, int64_t rows);                  // room for `rows` in all; false: no page free, nothing changed
   void release(KvRows& sequence);                                // its pages are free again, its length 0
   std::byte* page(int64_t layer, int32_t page) const;            // [page_rows, width] of type()

@@ -34,7 +34,7 @@ struct Kernels {
   void (*gemm_f32_bf16)(const GemmArgs&);
   void (*gemm_f32_f16)(const GemmArgs&);
   void (*mix_f32_f32)(const MixArgs&);
-  void (*mix_f32_bf16)(const MixArgs&);
+  void (*mix_f32_f16)(const MixArgs&);
   // Rows. `out` may be `x`.
   void (*rms_norm)(float* out, const float* x, const float* weight, int64_t n, float eps);
   void (*layer_norm)(float* out, const float* x, const float* weight, const float* bias, int64_t n, float eps);
@@ -47,7 +47,7 @@ struct Kernels {
   float (*softmax_block)(float* scores, int64_t n, SoftmaxState* state);
   void (*rope_halves)(float* x, const float* cos, const float* sin, int64_t half);  // pairs (i, i + half)
   void (*rope_pairs)(float* x, const float* cos, const float* sin, int64_t half);   // pairs (2i, 2i + 1)
-  void (*bf16_from_f32)(uint16_t* out, const float* x, int64_t n);
+  void (*f16_from_f32)(uint16_t* out, const float* x, int64_t n);  // to nearest even; saturates at +-65504, NaN stays NaN
   void (*f32_from_bf16)(float* out, const uint16_t* x, int64_t n);
   void (*f32_from_f16)(float* out, const uint16_t* x, int64_t n);
   // What the machine can do at best, for probe_machine() and the benchmarks.

@@ -92,26 +92,37 @@ void add(Mat<float> x, Mat<const float> y) {
   for_rows(x.rows, x.cols, [&](int64_t r) { kernels().add(x.row(r), y.row(r), x.cols); });
 }
 
+void load_row(float* to, DType type, const std::byte* from, int64_t n) {
+  const auto* half = reinterpret_cast<const uint16_t*>(from);
+  switch (type) {
+    case DType::f32:
+      std::memcpy(to, from, size_t(n) * sizeof(float));
+      break;
+    case DType::bf16:
+      kernels().f32_from_bf16(to, half, n);
+      break;
+    case DType::f16:
+      kernels().f32_from_f16(to, half, n);
+      break;
+    default:
+      CHECK(!"a row of f32, bf16 or f16");
+  }
+}
+
+void store_row(std::byte* to, DType type, const float* from, int64_t n) {
+  CHECK(type == DType::f32 || type == DType::f16);
+  if (type == DType::f32)
+    std::memcpy(to, from, size_t(n) * sizeof(float));
+  else
+    kernels().f16_from_f32(reinterpret_cast<uint16_t*>(to), from, n);
+}
+
 void embed(Mat<float> out, const Weight& table, std::span<const int32_t> tokens) {
   CHECK(out.rows == int64_t(tokens.size()) && out.cols == table.cols);
   for_rows(out.rows, out.cols, [&](int64_t r) {
     const int64_t token = tokens[size_t(r)];
     CHECK(token >= 0 && token < table.rows);
-    const std::byte* row = table.rows_from(token, 1).data;
-    const auto* half = reinterpret_cast<const uint16_t*>(row);
-    switch (table.dtype) {
-      case DType::f32:
-        std::memcpy(out.row(r), row, size_t(out.cols) * sizeof(float));
-        break;
-      case DType::bf16:
-        kernels().f32_from_bf16(out.row(r), half, out.cols);
-        break;
-      case DType::f16:
-        kernels().f32_from_f16(out.row(r), half, out.cols);
-        break;
-      default:
-        CHECK(!"a table of f32, bf16 or f16");
-    }
+    load_row(out.row(r), table.dtype, table.rows_from(token, 1).data, out.cols);
   });
 }
 

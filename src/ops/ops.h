@@ -16,6 +16,9 @@ void rms_norm(Mat<float> out, Mat<const float> x, const Weight& w, float eps);
 void layer_norm(Mat<float> out, Mat<const float> x, const Weight& w, const Weight& bias, float eps);
 void silu_mul(Mat<float> gate, Mat<const float> up);                               // gate = silu(gate) * up
 void add(Mat<float> x, Mat<const float> y);                                        // x += y
+// One row of stored numbers to and from floats. load_row: f32, bf16 or f16; store_row: f32 or f16, which saturates at +-65504.
+void load_row(float* to, DType type, const std::byte* from, int64_t n);
+void store_row(std::byte* to, DType type, const float* from, int64_t n);
 void embed(Mat<float> out, const Weight& table, std::span<const int32_t> tokens);  // out[r] = table[tokens[r]]
 
 // Rotates the first 2 * half columns of every head of every row; row r takes row r of the tables.
@@ -36,7 +39,7 @@ void matmul_heads(const HeadProducts& p);
 
 // The cached rows of one sequence in one layer: row i is row i % page_rows of page i / page_rows.
 struct CacheRows {
-  DType type;  // f32 or bf16
+  DType type;  // f32 or f16
   std::span<const std::byte* const> pages;
   int64_t width;  // elements from one row to the next
   static constexpr int64_t page_rows = 64;

@@ -14,8 +14,8 @@ inline auto gemm_for(DType weight) {
 }
 
 inline auto mix_for(DType value) {
-  CHECK(value == DType::f32 || value == DType::bf16);
-  return value == DType::f32 ? kernels().mix_f32_f32 : kernels().mix_f32_bf16;
+  CHECK(value == DType::f32 || value == DType::f16);
+  return value == DType::f32 ? kernels().mix_f32_f32 : kernels().mix_f32_f16;
 }
 
 }  // namespace hadal

@@ -17,7 +17,7 @@ ModelConfig small() {
 }
 
 TEST(KvCache, ReservesWholePagesAndGivesThemBack) {
-  KvCache kv(small(), DType::bf16, 250);
+  KvCache kv(small(), DType::f16, 250);
   EXPECT_EQ(kv.pages(), 4);
   EXPECT_EQ(kv.width(), 20);
   KvRows a, b;
@@ -35,7 +35,7 @@ TEST(KvCache, ReservesWholePagesAndGivesThemBack) {
 }
 
 TEST(KvCache, PagesDoNotOverlap) {
-  for (const DType type : {DType::f32, DType::bf16}) {
+  for (const DType type : {DType::f32, DType::f16}) {
     KvCache kv(small(), type, 128);
     std::set<std::byte*> starts;
     for (int64_t layer = 0; layer < 3; ++layer)

@@ -39,9 +39,9 @@ struct Cache {
       if (c.type == DType::f32) {
         std::memcpy(bytes.data() + i * 4, &values[i], 4);
       } else {
-        const bf16 rounded = f32_to_bf16(values[i]);
+        const f16 rounded = f32_to_f16(values[i]);
         std::memcpy(bytes.data() + i * 2, &rounded, 2);
-        values[i] = bf16_to_f32(rounded);
+        values[i] = f16_to_f32(rounded);
       }
     }
     // Pages out of order in memory: only the table may say where they are.
@@ -130,9 +130,9 @@ TEST_P(Attend, DoesNotDependOnHowRowsAreCut) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, Attend,
-                         testing::Values(Case{1, 1, 1, 8, 8, DType::f32}, Case{7, 3, 1, 14, 14, DType::f32}, Case{63, 6, 3, 16, 16, DType::bf16},
-                                         Case{64, 4, 4, 17, 9, DType::f32}, Case{65, 12, 1, 24, 16, DType::bf16},
-                                         Case{127, 9, 3, 15, 7, DType::f32}, Case{200, 20, 2, 10, 12, DType::bf16}));
+                         testing::Values(Case{1, 1, 1, 8, 8, DType::f32}, Case{7, 3, 1, 14, 14, DType::f32}, Case{63, 6, 3, 16, 16, DType::f16},
+                                         Case{64, 4, 4, 17, 9, DType::f32}, Case{65, 12, 1, 24, 16, DType::f16},
+                                         Case{127, 9, 3, 15, 7, DType::f32}, Case{200, 20, 2, 10, 12, DType::f16}));
 
 TEST(Attend, ReadsOnlySelectedKeys) {
   const Case c{150, 4, 2, 16, 8, DType::f32};

@@ -135,11 +135,18 @@ void rope_pairs(float* x, const float* cos, const float* sin, int64_t half) {
   }
 }
 
-void bf16_from_f32(uint16_t* out, const float* x, int64_t n) {
+void f16_from_f32(uint16_t* out, const float* x, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
-    const uint32_t u = std::bit_cast<uint32_t>(x[i]), rounded = (u + 0x7fff + (u >> 16 & 1)) >> 16;
-    const bool nan = (u & 0x7fffffff) > 0x7f800000;  // rounding could carry a NaN into infinity or zero
-    out[i] = uint16_t(nan ? u >> 16 | 0x40 : rounded);
+    const uint32_t u = std::bit_cast<uint32_t>(x[i]), sign = u >> 16 & 0x8000, magnitude = u & 0x7fffffff;
+    if (magnitude > 0x7f800000) {
+      out[i] = uint16_t(sign | 0x7e00);
+    } else if (magnitude >= 0x477fe000) {
+      out[i] = uint16_t(sign | 0x7bff);
+    } else if (magnitude < 0x38800000) {  // subnormal: float addition rounds at 2^-24
+      out[i] = uint16_t(sign | (std::bit_cast<uint32_t>(std::bit_cast<float>(magnitude) + 0.5f) - 0x3f000000));
+    } else {
+      out[i] = uint16_t(sign | ((magnitude - 0x38000000 + 0xfff + (magnitude >> 13 & 1)) >> 13));
+    }
   }
 }
 
@@ -180,7 +187,7 @@ void fill_scalar(Kernels& k) {
        .gemm_f32_bf16 = gemm<Bf16>,
        .gemm_f32_f16 = gemm<F16>,
        .mix_f32_f32 = mix<F32>,
-       .mix_f32_bf16 = mix<Bf16>,
+       .mix_f32_f16 = mix<F16>,
        .rms_norm = rms_norm,
        .layer_norm = layer_norm,
        .silu_mul = silu_mul,
@@ -190,7 +197,7 @@ void fill_scalar(Kernels& k) {
        .softmax_block = softmax_block,
        .rope_halves = rope_halves,
        .rope_pairs = rope_pairs,
-       .bf16_from_f32 = bf16_from_f32,
+       .f16_from_f32 = f16_from_f32,
        .f32_from_bf16 = f32_from<Bf16>,
        .f32_from_f16 = f32_from<F16>,
        .read_bytes = read_bytes,
