@@ -38,6 +38,10 @@ PROMPT = list(tokenizer.PROMPT.encode())
 ROWS, STEPS = 32, 64
 
 
+def read_seeds():
+    return json.loads(SEEDS.read_text()) if SEEDS.exists() else {}
+
+
 def input_ids(seed):
     drawn = torch.randint(0, VOCAB, (ROWS - len(PROMPT),), generator=torch.Generator().manual_seed(seed))
     return PROMPT + drawn.tolist()
@@ -186,7 +190,7 @@ def main():
     parser.add_argument("--only", help="cases whose name contains this")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    seeds = json.loads(SEEDS.read_text()) if SEEDS.exists() else {}
+    seeds = read_seeds()
     chosen = [c for c in CASES if not options.only or options.only in c.name]
     if options.search:
         for case in chosen:

@@ -1,0 +1,100 @@
+"""The program under test (environment variable HADAL, otherwise the release build) and the tiny models it is tested with."""
+
+import os
+import pathlib
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+ROOT = pathlib.Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+sys.path.insert(0, str(GOLDEN))
+from cases import CASES  # noqa: E402
+
+LEVELS = ("scalar", "avx2", "avx512")
+
+
+@dataclass
+class Golden:
+    """One folder that make.py wrote."""
+
+    name: str
+    folder: pathlib.Path
+    tensors: dict
+
+    @property
+    def model(self):
+        gguf = self.folder / "model.gguf"
+        return gguf if gguf.exists() else self.folder / "model"
+
+    @property
+    def ids(self):
+        return self.tensors["ids"].tolist()
+
+    @property
+    def greedy(self):
+        return self.tensors["greedy"].tolist()
+
+    @property
+    def tolerance(self):
+        return float(self.tensors["tolerance"][0])
+
+
+def read_golden(folder):
+    return Golden(folder.name, folder, load_file(folder / "golden.safetensors"))
+
+
+class Hadal:
+    def __init__(self, program):
+        self.program = program
+
+    def run(self, *arguments, isa=None, expect=0):
+        environment = dict(os.environ) | ({"HADAL_ISA": isa} if isa else {})
+        done = subprocess.run([self.program, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=120)
+        assert done.returncode == expect, f"{' '.join(map(str, arguments))[:200]}\n{done.stderr}"
+        return done
+
+    def logits(self, model, ids, folder, *options, isa=None):
+        out = folder / "logits.npy"
+        self.run("logits", model, "--ids", ",".join(map(str, ids)), "--out", out, *options, isa=isa)
+        return np.load(out)
+
+
+@pytest.fixture(scope="session")
+def hadal():
+    program = pathlib.Path(os.environ.get("HADAL", ROOT / "build" / "release" / "hadal"))
+    if not program.exists():
+        pytest.fail(f"no program to test: {program} (script/build makes it; the environment variable HADAL names another)")
+    return Hadal(program)
+
+
+def machine_has(level):
+    flags = pathlib.Path("/proc/cpuinfo").read_text().split("flags", 1)[-1].split("\n", 1)[0].split()
+    return {"scalar": True, "avx2": "avx2" in flags and "fma" in flags, "avx512": "avx512bw" in flags}[level]
+
+
+@pytest.fixture(params=LEVELS)
+def isa(request):
+    if not machine_has(request.param):
+        pytest.skip(f"this machine has no {request.param}")
+    return request.param
+
+
+@pytest.fixture(params=[case.name for case in CASES if case.small])
+def golden(request):
+    return read_golden(GOLDEN / request.param)
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory):
+    """Every case made anew, the uncommitted ones too."""
+    for package in ("torch", "transformers", "gguf"):
+        pytest.importorskip(package)
+    folder = tmp_path_factory.mktemp("golden")
+    done = subprocess.run([sys.executable, GOLDEN / "make.py", "--out", folder], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return folder
