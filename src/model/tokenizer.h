@@ -11,6 +11,7 @@
 namespace hadal {
 
 class Gguf;
+struct TokenizerParts;
 
 class Tokenizer {
  public:
@@ -33,7 +34,8 @@ class Tokenizer {
 
  private:
   struct Tables;
-  explicit Tokenizer(std::unique_ptr<const Tables> tables);
+  class Encoder;
+  Tokenizer(TokenizerParts parts, const std::string& where);
   std::unique_ptr<const Tables> tables_;
 };
 
