@@ -11,8 +11,8 @@ namespace hadal {
 struct AddedToken {
   int32_t id = -1;
   std::string text;
-  bool special = false;     // a control token
-  bool normalized = false;  // matched in the normalised text, in its normalised form
+  bool special = false;                          // a control token
+  bool normalized = false;                       // matched in the normalised text, in its normalised form
   bool takes_left = false, takes_right = false;  // swallows the white space beside it (lstrip, rstrip)
 };
 

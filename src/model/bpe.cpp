@@ -96,8 +96,8 @@ bool TextIndex::insert(std::string_view text, int32_t number) {
 
 int32_t TextIndex::find(std::string_view text) const { return slots_[slot_of(text, uint32_t(hash_of(text)))].number; }
 
-Bpe::Bpe(const std::vector<std::string>& written, const std::vector<std::pair<std::string_view, std::string_view>>& merges, bool ignore_merges,
-         const std::string& where)
+Bpe::Bpe(const std::vector<std::string>& written, const std::vector<std::pair<std::string_view, std::string_view>>& merges,
+         bool ignore_merges, const std::string& where)
     : by_bytes_(written.size()), merges_(std::bit_ceil(merges.size() * 2 + 2), Merge{0, 0, no_rank, -1}), ignore_merges_(ignore_merges) {
   TextIndex by_written(written.size());
   byte_tokens_.fill(-1);
@@ -106,7 +106,8 @@ Bpe::Bpe(const std::vector<std::string>& written, const std::vector<std::pair<st
     const int32_t token = int32_t(i);
     offsets_.push_back(bytes_.size());
     if (written[i].empty()) continue;
-    if (!by_written.insert(written[i], token)) throw Error("{}: the piece \"{}\" comes twice, as {} and {}", where, written[i], by_written.find(written[i]), i);
+    if (!by_written.insert(written[i], token))
+      throw Error("{}: the piece \"{}\" comes twice, as {} and {}", where, written[i], by_written.find(written[i]), i);
     const bool in_alphabet = bytes_of_written(written[i], bytes);
     if (in_alphabet) by_bytes_.insert(bytes, token);
     if (in_alphabet && bytes.size() == 1) byte_tokens_[uint8_t(bytes[0])] = token;
@@ -121,7 +122,10 @@ Bpe::Bpe(const std::vector<std::string>& written, const std::vector<std::pair<st
     joined.assign(left).append(right);
     const int32_t l = by_written.find(left), r = by_written.find(right), token = by_written.find(joined);
     if (l < 0 || r < 0 || token < 0)
-      throw Error("{}: merge {} joins \"{}\" and \"{}\", but \"{}\" is not in the vocabulary", where, rank, left, right, l < 0 ? left : r < 0 ? right : joined);
+      throw Error("{}: merge {} joins \"{}\" and \"{}\", but \"{}\" is not in the vocabulary", where, rank, left, right,
+                  l < 0   ? left
+                  : r < 0 ? right
+                          : joined);
     token_of_rank_.push_back(token);
     add_merge(uint32_t(l), uint32_t(r), uint32_t(rank), token);
   }

@@ -66,8 +66,8 @@ class Bpe {
   void merge_short(std::vector<int32_t>& symbols, size_t first) const;
   void merge_long(Scratch& scratch) const;
 
-  std::string bytes_;             // of all tokens, one after the other
-  std::vector<size_t> offsets_;   // [size + 1]
+  std::string bytes_;            // of all tokens, one after the other
+  std::vector<size_t> offsets_;  // [size + 1]
   TextIndex by_bytes_;
   std::array<int32_t, 256> byte_tokens_;  // -1: the byte is no token
   std::vector<Merge> merges_;             // hashed by the pair

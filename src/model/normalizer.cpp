@@ -15,8 +15,8 @@ namespace {
 
 // Characters that form C leaves alone whatever stands before them. All are whole as they are, and none combines with what precedes it.
 bool stays(uint32_t c) {
-  return c < 0x300 || (c >= 0x400 && c < 0x483) || (c >= 0x3041 && c < 0x3097) || (c >= 0x30a1 && c < 0x3100) || (c >= 0x3400 && c < 0xa000) ||
-         (c >= 0xac00 && c < 0xd7a4);
+  return c < 0x300 || (c >= 0x400 && c < 0x483) || (c >= 0x3041 && c < 0x3097) || (c >= 0x30a1 && c < 0x3100) ||
+         (c >= 0x3400 && c < 0xa000) || (c >= 0xac00 && c < 0xd7a4);
 }
 
 void append_nfc(std::string_view text, std::string& out) {

@@ -31,8 +31,7 @@ constexpr std::string_view cased_words =
     R"(\x{2c7e}-\x{2ce4}\x{2ceb}-\x{2cee}\x{2cf2}\x{2cf3}\x{a640}-\x{a66d}\x{a680}-\x{a69b}\x{a722}-\x{a76f}\x{a771}-\x{a787})"
     R"(\x{a78b}-\x{a78e}\x{ab70}-\x{abbf}\x{fb00}-\x{fb06}\x{fb13}-\x{fb17}\x{ff21}-\x{ff3a}\x{ff41}-\x{ff5a}\x{10400}-\x{1044f})"
     R"(\x{104b0}-\x{104d3}\x{104d8}-\x{104fb}\x{10c80}-\x{10cb2}\x{10cc0}-\x{10cf2}\x{118a0}-\x{118df}\x{1e900}-\x{1e943}]+)";
-constexpr std::string_view ascii_and_wide_marks =
-    R"(\s?[!-/:-~\x{ff01}-\x{ff0f}\x{ff1a}-\x{ff5e}\x{2018}-\x{201f}\x{3000}-\x{3002}]+)";
+constexpr std::string_view ascii_and_wide_marks = R"(\s?[!-/:-~\x{ff01}-\x{ff0f}\x{ff1a}-\x{ff5e}\x{2018}-\x{201f}\x{3000}-\x{3002}]+)";
 
 SplitStage regex_stage(std::string_view pattern) { return {Regex(pattern, "built-in pre-tokenizer")}; }
 
@@ -85,12 +84,13 @@ NamedPretokenizer named_pretokenizer(std::string_view name) {
   } else if (is_one_of(name, {"gpt-2", "phi-2", "mpt", "olmo"})) {
     named.stages.push_back(gpt2_stage());
   } else if (name == "default") {
-    named.stages = stages(R"([\p{P}\$\+<=>\^~\|]+)", R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S))", R"(\p{N}+)",
-                          "[0-9][0-9][0-9]");
+    named.stages = stages(R"([\p{P}\$\+<=>\^~\|]+)", R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S))",
+                          R"(\p{N}+)", "[0-9][0-9][0-9]");
   } else {
-    throw Error("tokenizer.ggml.pre: unknown pre-tokenizer {}; expected one of deepseek-llm, deepseek-coder, deepseek-v3, deepseek-r1-qwen, "
-                "qwen2, llama-bpe, smollm, gpt-2, default",
-                name);
+    throw Error(
+        "tokenizer.ggml.pre: unknown pre-tokenizer {}; expected one of deepseek-llm, deepseek-coder, deepseek-v3, deepseek-r1-qwen, "
+        "qwen2, llama-bpe, smollm, gpt-2, default",
+        name);
   }
   return named;
 }

@@ -23,8 +23,8 @@ struct NamedPretokenizer {
 };
 NamedPretokenizer named_pretokenizer(std::string_view name);  // Error: an unknown name
 
-SplitStage gpt2_stage();                              // ByteLevel with use_regex
-SplitStage digits_stage(bool individual);             // Digits
+SplitStage gpt2_stage();                               // ByteLevel with use_regex
+SplitStage digits_stage(bool individual);              // Digits
 SplitStage punctuation_stage(SplitBehavior behavior);  // Punctuation
 
 // Calls piece(std::string_view) for every piece of `text` (valid UTF-8), in order; none is empty.
@@ -37,7 +37,9 @@ void split(const SplitStage& stage, std::string_view text, Regex::Scratch& scrat
     if (!pending.empty()) piece(pending);
     pending = {};
   };
-  const auto extend = [&](std::string_view part) { pending = pending.empty() ? part : std::string_view(pending.data(), pending.size() + part.size()); };
+  const auto extend = [&](std::string_view part) {
+    pending = pending.empty() ? part : std::string_view(pending.data(), pending.size() + part.size());
+  };
   const auto next = [&](size_t first, size_t last, bool matches) {
     if (inverted) matches = !matches;
     const std::string_view part = text.substr(first, last - first);

@@ -83,7 +83,8 @@ bool Regex::find(std::string_view text, size_t from, Span& found, Scratch& scrat
     result = match();
   }
   if (result == PCRE2_ERROR_NOMATCH) return false;
-  if (result < 0) throw Error("{}: this regular expression cannot be matched in bounded time and memory ({})", code_->where, message_of(result));
+  if (result < 0)
+    throw Error("{}: this regular expression cannot be matched in bounded time and memory ({})", code_->where, message_of(result));
   const size_t* ends = pcre2_get_ovector_pointer(s.data);
   found = {ends[0], ends[1]};
   return true;

@@ -22,13 +22,26 @@ class Rewriter {
     if (pattern_ == "\\s+$") out_ = "(?:\\G|(?<!" + spaces(false) + "))";
     while (at_ < pattern_.size()) {
       switch (pattern_[at_]) {
-        case '\\': escape(); break;
-        case '[': bracket(); break;
-        case ']': in_class_ = false, copy(1); break;
-        case '(': group(); break;
-        case '{': braces(); break;
-        case '&': ampersand(); break;
-        default: copy(1);
+        case '\\':
+          escape();
+          break;
+        case '[':
+          bracket();
+          break;
+        case ']':
+          in_class_ = false, copy(1);
+          break;
+        case '(':
+          group();
+          break;
+        case '{':
+          braces();
+          break;
+        case '&':
+          ampersand();
+          break;
+        default:
+          copy(1);
       }
     }
     return std::move(out_);

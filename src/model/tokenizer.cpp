@@ -14,14 +14,14 @@ namespace hadal {
 
 struct Tokenizer::Tables {
   Bpe bpe;
-  std::vector<AddedToken> added;
-  std::vector<int32_t> added_at;  // by id: index into `added`, or -1
-  AddedTokenMatcher raw, normalized;
+  std::vector<AddedToken> added = {};
+  std::vector<int32_t> added_at = {};  // by id: index into `added`, or -1
+  AddedTokenMatcher raw = {}, normalized = {};
   bool nfc = false;
-  std::vector<SplitStage> stages;
-  std::optional<size_t> prepend_space_before;
+  std::vector<SplitStage> stages = {};
+  std::optional<size_t> prepend_space_before = {};
   bool adds_begin = false;
-  std::optional<int32_t> begin, end;
+  std::optional<int32_t> begin = {}, end = {};
 
   const AddedToken* added_token(int32_t id) const {
     if (id < 0 || size_t(id) >= added_at.size() || added_at[size_t(id)] < 0) return nullptr;
@@ -106,7 +106,7 @@ class Tokenizer::Encoder {  // one call of encode()
     const size_t first = tokens_.size();
     std::string spaced;
     std::string_view whole = piece;
-    if (tables_.prepend_space_before == stage && piece[0] != ' ') whole = spaced = " " + std::string(piece);
+    if (tables_.prepend_space_before == stage && piece[0] != ' ') whole = spaced.append(1, ' ').append(piece);
     if (stage == tables_.stages.size())
       tables_.bpe.encode(whole, tokens_, bpe_scratch_);
     else

@@ -26,10 +26,10 @@ class Tokenizer {
   std::vector<int32_t> encode(std::string_view text, Added added = Added::match) const;  // any bytes; never adds a begin token
   std::string_view bytes(int32_t token) const;  // may end inside a UTF-8 character (see Utf8Stream); empty for an id without a string
   std::string decode(const std::vector<int32_t>& tokens) const;
-  bool is_special(int32_t token) const;         // a control token that a reader does not want to see
-  int32_t size() const;                         // ids are in [0, size)
+  bool is_special(int32_t token) const;                       // a control token that a reader does not want to see
+  int32_t size() const;                                       // ids are in [0, size)
   std::optional<int32_t> find(std::string_view piece) const;  // a whole token by its text, added tokens first
-  bool adds_begin() const;                      // a raw text starts with begin_token()
+  bool adds_begin() const;                                    // a raw text starts with begin_token()
   std::optional<int32_t> begin_token() const, end_token() const;
 
  private:

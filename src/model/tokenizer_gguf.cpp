@@ -29,7 +29,8 @@ Tokenizer Tokenizer::from_gguf(const Gguf& file) {
   const auto* types = file.integers("tokenizer.ggml.token_type");
   if (tokens == nullptr) throw Error("{}: tokenizer.ggml.tokens is absent", path);
   if (merges == nullptr) throw Error("{}: tokenizer.ggml.merges is absent", path);
-  if (int64_t(tokens->size()) > most_tokens) throw Error("{}: tokenizer.ggml.tokens has {} strings; at most {} expected", path, tokens->size(), most_tokens);
+  if (int64_t(tokens->size()) > most_tokens)
+    throw Error("{}: tokenizer.ggml.tokens has {} strings; at most {} expected", path, tokens->size(), most_tokens);
   if (types != nullptr && types->size() != tokens->size())
     throw Error("{}: tokenizer.ggml.token_type has {} values; expected {}, one for each token", path, types->size(), tokens->size());
 
@@ -54,7 +55,8 @@ Tokenizer Tokenizer::from_gguf(const Gguf& file) {
   parts.begin = token_id(file, "tokenizer.ggml.bos_token_id", tokens->size());
   parts.end = token_id(file, "tokenizer.ggml.eos_token_id", tokens->size());
   parts.adds_begin = file.flag("tokenizer.ggml.add_bos_token", named.adds_begin);
-  if (parts.adds_begin && !parts.begin) throw Error("{}: tokenizer.ggml.add_bos_token is set, but tokenizer.ggml.bos_token_id is absent", path);
+  if (parts.adds_begin && !parts.begin)
+    throw Error("{}: tokenizer.ggml.add_bos_token is set, but tokenizer.ggml.bos_token_id is absent", path);
   return Tokenizer(std::move(parts), path + ": tokenizer.ggml.tokens");
 }
 

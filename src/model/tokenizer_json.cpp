@@ -102,7 +102,8 @@ SplitStage read_split(const Node& node) {
   if (!regex && !literal) pattern.refuse("Regex or String");
   const std::string_view text = regex ? regex->text() : literal->text();
   if (text.empty()) pattern.refuse("a pattern that is not empty");
-  return {regex ? Regex(text, pattern.path) : Regex::literal(text, pattern.path), read_behavior(node.at("behavior")), node.flag("invert", false)};
+  return {regex ? Regex(text, pattern.path) : Regex::literal(text, pattern.path), read_behavior(node.at("behavior")),
+          node.flag("invert", false)};
 }
 
 // ByteLevel must be there, and be the last: what follows it would see its alphabet instead of the text.
@@ -148,12 +149,14 @@ void read_model(const Node& node, TokenizerParts& parts) {
     strings++;
   }
   // Ids may have holes, but not so many that a small file asks for much memory.
-  if (largest >= int64_t(strings) * 2 + 65536) throw Error("{}: the id {} among {} strings; expected ids without large holes", vocab.path, largest, strings);
+  if (largest >= int64_t(strings) * 2 + 65536)
+    throw Error("{}: the id {} among {} strings; expected ids without large holes", vocab.path, largest, strings);
   parts.written.resize(size_t(largest + 1));
   for (const auto field : vocab.object()) {
     std::string& written = parts.written[size_t(field.value.get_int64().value_unsafe())];
     if (field.key.empty()) throw Error("{}: an empty string is a token", vocab.path);
-    if (!written.empty()) throw Error("{}: \"{}\" and \"{}\" have the same id {}", vocab.path, written, field.key, int64_t(field.value.get_int64()));
+    if (!written.empty())
+      throw Error("{}: \"{}\" and \"{}\" have the same id {}", vocab.path, written, field.key, int64_t(field.value.get_int64()));
     written = field.key;
   }
 
@@ -257,7 +260,8 @@ Tokenizer Tokenizer::from_json(const std::string& tokenizer_json, const std::str
   const Node pre_tokenizer = root.at("pre_tokenizer");
   read_pre_tokenizer(pre_tokenizer, parts, has_byte_level);
   if (!has_byte_level) pre_tokenizer.refuse("ByteLevel as the last pre-tokenizer");
-  if (const auto decoder = root.find("decoder"); decoder && decoder->at("type").text() != "ByteLevel") decoder->at("type").refuse("ByteLevel");
+  if (const auto decoder = root.find("decoder"); decoder && decoder->at("type").text() != "ByteLevel")
+    decoder->at("type").refuse("ByteLevel");
   read_model(root.at("model"), parts);
   std::map<std::string, int32_t, std::less<>> added_ids;
   read_added_tokens(root, parts, added_ids);
@@ -268,7 +272,8 @@ Tokenizer Tokenizer::from_json(const std::string& tokenizer_json, const std::str
 
 Tokenizer Tokenizer::from_folder(const std::filesystem::path& folder) {
   const std::filesystem::path config = folder / "tokenizer_config.json";
-  return from_json(read_text(folder / "tokenizer.json"), std::filesystem::exists(config) ? read_text(config) : "", (folder / "tokenizer.json").string());
+  return from_json(read_text(folder / "tokenizer.json"), std::filesystem::exists(config) ? read_text(config) : "",
+                   (folder / "tokenizer.json").string());
 }
 
 }  // namespace hadal

@@ -9,7 +9,7 @@ namespace hadal {
 
 struct Utf8Step {
   enum Kind : uint8_t { whole, broken, cut } kind;  // cut: the start of a character, ended by the end of the text
-  uint8_t bytes;  // of the character, or of the longest start of one (at least 1), as in Unicode 3.9, table 3-8
+  uint8_t bytes;   // of the character, or of the longest start of one (at least 1), as in Unicode 3.9, table 3-8
   uint32_t point;  // of a whole character
 };
 Utf8Step utf8_step(std::string_view text);  // text is not empty
