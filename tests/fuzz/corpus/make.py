@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Writes the seeds of the checkpoint fuzzers: tiny files as the real packages write them. A folder per target, beside this file."""
+
+import collections
+import io
+import pathlib
+import zipfile
+
+import gguf
+import numpy as np
+import safetensors.numpy
+import torch
+
+HERE = pathlib.Path(__file__).parent
+
+
+def folder(name):
+    (HERE / name).mkdir(exist_ok=True)
+    return HERE / name
+
+
+def safetensors_seeds():
+    out = folder("safetensors")
+    tensors = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.zeros(0, np.int8), "c": np.ones((), np.float16)}
+    (out / "few").write_bytes(safetensors.numpy.save(tensors, {"format": "pt"}))
+    (out / "none").write_bytes(safetensors.numpy.save({}))
+
+
+def gguf_seed(path, architecture, tensors, keys):
+    writer = gguf.GGUFWriter(path, architecture)
+    keys(writer)
+    for name, (kind, shape) in tensors.items():
+        type_ = gguf.GGMLQuantizationType[kind]
+        values, size = gguf.GGML_QUANT_SIZES[type_]
+        if kind == "F32":
+            writer.add_tensor(name, np.ones(shape, np.float32))
+        else:
+            writer.add_tensor(name, np.full((*shape[:-1], shape[-1] // values * size), 17, np.uint8), raw_dtype=type_)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def gguf_seeds():
+    out = folder("gguf")
+
+    def tokenizer(writer):
+        writer.add_tokenizer_model("gpt2")
+        writer.add_token_list(["a", "b", "ab"])
+        writer.add_token_types([1, 1, 3])
+        writer.add_token_scores([0.5, 1.0, 2.0])
+        writer.add_token_merges(["a b"])
+        writer.add_chat_template("{{ messages }}")
+
+    def numbers(writer):
+        writer.add_rope_freq_base(1e4)
+        writer.add_block_count(1)
+        writer.add_bool("flag", True)
+        writer.add_array("one", [1])
+        writer.add_float64("wide", 0.25)
+
+    names = ["token_embd.weight", "blk.0.attn_q.weight", "rope_freqs.weight", "output.weight", "surplus"]
+    kinds = ["Q8_0", "Q4_1", "F32", "Q6_K", "F32"]
+    gguf_seed(out / "llama", "llama", {n: (k, (1, 256)) for n, k in zip(names, kinds, strict=True)}, tokenizer)
+    kinds = ["Q4_0", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "BF16", "I8", "I64"]
+    gguf_seed(out / "types", "qwen3", {f"blk.{i}.ffn_up.weight": (k, (1, 256)) for i, k in enumerate(kinds)}, numbers)
+    moe = {
+        "blk.0.ffn_gate_exps.weight": ("F32", (3, 2, 4)),
+        "blk.0.exp_probs_b.bias": ("F32", (3,)),
+        "blk.0.attn_k_b.weight": ("Q8_0", (1, 2, 32)),
+        "blk.0.attn_v_b.weight": ("F32", (1, 3, 2)),
+    }
+    gguf_seed(out / "deepseek2", "deepseek2", moe, numbers)
+
+
+def torch_seeds():
+    out = folder("pickle")
+    base = torch.arange(12.0)
+    shared = base.reshape(3, 4)
+    state = collections.OrderedDict(a=shared, b=shared.t(), c=base[3:5], d=torch.nn.Parameter(torch.ones(2, dtype=torch.bfloat16)))
+    module = torch.nn.Linear(2, 1).state_dict()  # with _metadata
+    several = {"epoch": 3, "loss": 0.5, "notes": [None, True, (1, 70000)], "model": {"w": torch.zeros(2, dtype=torch.float8_e4m3fn)}}
+    for name, value in {"strided": state, "module": module, "several": several}.items():
+        data = io.BytesIO()
+        torch.save(value, data)
+        (out / name).write_bytes(data.getvalue())
+        with zipfile.ZipFile(data) as archive:
+            pickle = next(n for n in archive.namelist() if n.endswith("data.pkl"))
+            (out / f"{name}.pkl").write_bytes(archive.read(pickle))
+
+
+if __name__ == "__main__":
+    torch.manual_seed(1)
+    safetensors_seeds()
+    gguf_seeds()
+    torch_seeds()
