@@ -1,3 +1,99 @@
+// AVX-512 (F, BW, VL, DQ). The idea of each kernel stands in vector/; this file says what a vector is here: 16 floats, so the 16 partial
+// sums of a dot product are one register. 32 registers hold a tile of 6 rows of a by 4 rows of b: 24 sums, 4 of b, one of a.
+// A step of 16 along k is 24 fused multiply-adds for 10 loads: 2 x 24 x 16 flops for 4 x 32 bytes of bf16 weights.
+#include <immintrin.h>
+
 #include "kernels/kernels.h"
 
-void hadal::fill_avx512(Kernels&) {}
+namespace hadal {
+namespace {
+
+#define INLINE __attribute__((always_inline)) inline
+
+using Vec = __m512;
+constexpr int width = 16, parts = 1;                                  // a sum of 16 is `parts` vectors
+constexpr int tile_m = 6, tile_n = 4, stream_n = 8, fma_chains = 24;  // stream_n: rows of b read together when a has one row
+constexpr int mix_m = 4, mix_vectors = 4;
+
+INLINE Vec set(float v) { return _mm512_set1_ps(v); }
+INLINE Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }  // b when one of them is NaN
+INLINE Vec min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
+INLINE Vec round(Vec v) { return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+
+// v * 2^n for integral n in [-252, 254], in two steps so that results below the normal range are rounded once.
+INLINE Vec scale_by_power(Vec v, Vec n) {
+  const __m512i whole = _mm512_cvtps_epi32(n), half = _mm512_srai_epi32(whole, 1), bias = _mm512_set1_epi32(127);
+  const auto power = [&](__m512i e) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(e, bias), 23)); };
+  return v * power(half) * power(_mm512_sub_epi32(whole, half));
+}
+
+struct Whole {  // all lanes of a vector
+  INLINE Vec load(const float* p) const { return _mm512_loadu_ps(p); }
+  INLINE Vec load(const float* p, float) const { return _mm512_loadu_ps(p); }
+  INLINE void store(float* p, Vec v) const { _mm512_storeu_ps(p, v); }
+  INLINE Vec keep(Vec v) const { return v; }
+  INLINE __m256i load16(const uint16_t* p) const { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+  INLINE void store16(uint16_t* p, __m256i v) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
+};
+
+struct Part {  // the first `count` lanes; the others load as zero (or `other`) and are not stored
+  __mmask16 live;
+  INLINE explicit Part(int64_t count) : live(count >= width ? 0xffff : __mmask16((1u << count) - 1)) {}
+  INLINE Vec load(const float* p) const { return _mm512_maskz_loadu_ps(live, p); }
+  INLINE Vec load(const float* p, float other) const { return _mm512_mask_loadu_ps(set(other), live, p); }
+  INLINE void store(float* p, Vec v) const { _mm512_mask_storeu_ps(p, live, v); }
+  INLINE Vec keep(Vec v) const { return _mm512_maskz_mov_ps(live, v); }
+  INLINE __m256i load16(const uint16_t* p) const { return _mm256_maskz_loadu_epi16(live, p); }
+  INLINE void store16(uint16_t* p, __m256i v) const { _mm256_mask_storeu_epi16(p, live, v); }
+};
+
+struct F32 {
+  using Value = float;
+  template <class Lanes>
+  INLINE static Vec load(Lanes lanes, const float* p) {
+    return lanes.load(p);
+  }
+};
+struct Bf16 {
+  using Value = uint16_t;
+  template <class Lanes>
+  INLINE static Vec load(Lanes lanes, const uint16_t* p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(lanes.load16(p)), 16));
+  }
+};
+struct F16 {
+  using Value = uint16_t;
+  template <class Lanes>
+  INLINE static Vec load(Lanes lanes, const uint16_t* p) {
+    return _mm512_cvtph_ps(lanes.load16(p));
+  }
+};
+
+INLINE __m256i to_bf16(Vec v) {  // round to nearest even; a NaN keeps its upper bits and turns quiet
+  const __m512i u = _mm512_castps_si512(v), top = _mm512_srli_epi32(u, 16);
+  const __m512i odd = _mm512_and_si512(top, _mm512_set1_epi32(1));
+  const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd), 16);
+  const __m512i quiet = _mm512_or_si512(top, _mm512_set1_epi32(0x40));
+  return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), quiet));
+}
+
+// The last steps of every sum: 8 + 8 and 4 + 4 lanes here, 2 + 2 and 1 + 1 in total() and totals().
+INLINE __m128 four_of(const Vec (&sum)[parts]) {
+  const __m256 eight = _mm256_add_ps(_mm512_castps512_ps256(sum[0]), _mm512_extractf32x8_ps(sum[0], 1));
+  return _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+}
+INLINE float largest(Vec v) { return _mm512_reduce_max_ps(v); }
+
+INLINE __m512i load_bytes(const char* p) { return _mm512_loadu_si512(p); }
+using Bytes = __m512i;
+
+#include "kernels/vector/gemm.inc.h"
+#include "kernels/vector/mix.inc.h"
+#include "kernels/vector/rows.inc.h"
+
+}  // namespace
+
+void fill_avx512(Kernels& k) { fill(k); }
+
+}  // namespace hadal

@@ -1,0 +1,110 @@
+// c = a b^T for every vector level; included inside the anonymous namespace of a level, after its Vec.
+// A tile of M x N outputs keeps 16 partial sums each in registers over the whole of k, so the order of addition never depends on the tile.
+// Many rows: a block of a stays in the L2 cache, N rows of b in L1 while the block passes them; b streams from memory once per block.
+// One row: N = stream_n rows of b are read side by side, with a prefetch that runs over the end of a row into the next group of rows.
+// Bytes per flop: sizeof(b) / 2M from memory, (4M + sizeof(b) N) / 2MN from the caches.
+
+// x[0] + x[2] and x[1] + x[3], then those two.
+INLINE float total(const Vec (&sum)[parts]) {
+  const __m128 four = four_of(sum), two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+INLINE __m128 totals(const Vec (&sums)[4][parts]) {
+  __m128 a = four_of(sums[0]), b = four_of(sums[1]), c = four_of(sums[2]), d = four_of(sums[3]);
+  _MM_TRANSPOSE4_PS(a, b, c, d);
+  return _mm_add_ps(_mm_add_ps(a, c), _mm_add_ps(b, d));
+}
+
+template <class Format, int M, int N, class Lanes>
+INLINE void step(Vec (&sum)[M][N][parts], Lanes lanes, int part, const float* a, int64_t lda, const typename Format::Value* b,
+                 int64_t ldb) {
+  Vec right[N];
+#pragma GCC unroll 8
+  for (int n = 0; n < N; ++n) right[n] = Format::load(lanes, b + n * ldb);
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m) {
+    const Vec left = lanes.load(a + m * lda);
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) sum[m][n][part] = fma(left, right[n], sum[m][n][part]);
+  }
+}
+
+// How far ahead of use b is asked for, in bytes of each row.
+constexpr int64_t ahead_bytes = 1024;
+
+template <class Format, int M, int N, bool streams>
+void tile(const GemmArgs& g, const float* a, const typename Format::Value* b, float* c) {
+  using Value = typename Format::Value;
+  Vec sum[M][N][parts];
+#pragma GCC unroll 64
+  for (int i = 0; i < M * N * parts; ++i) sum[i / parts / N][i / parts % N][i % parts] = set(0);
+
+  const int64_t whole = g.k / 16 * 16, ahead = ahead_bytes / int64_t(sizeof(Value));
+  const int64_t turn = streams ? (whole > ahead ? whole - ahead : 0) / 16 * 16 : whole;
+  int64_t k = 0;
+  const auto until = [&](int64_t end, int64_t distance) INLINE {
+    for (; k < end; k += 16) {
+      if (streams)
+#pragma GCC unroll 8
+        for (int n = 0; n < N; ++n) _mm_prefetch(reinterpret_cast<const char*>(b + n * g.ldb + k + distance), _MM_HINT_T0);
+#pragma GCC unroll 2
+      for (int p = 0; p < parts; ++p) step<Format>(sum, Whole{}, p, a + k + p * width, g.lda, b + k + p * width, g.ldb);
+    }
+  };
+  until(turn, ahead);
+  until(whole, ahead + N * g.ldb - g.k);  // the same distance along the rows that come next
+  if (k < g.k)
+#pragma GCC unroll 2
+    for (int p = 0; p < parts; ++p) step<Format>(sum, Part(g.k - k - p * width), p, a + k + p * width, g.lda, b + k + p * width, g.ldb);
+
+#pragma GCC unroll 8
+  for (int m = 0; m < M; ++m)
+#pragma GCC unroll 8
+    for (int n = 0; n < N;) {
+      if (N - n >= 4) {
+        Vec four[4][parts];
+#pragma GCC unroll 8
+        for (int i = 0; i < 4 * parts; ++i) four[i / parts][i % parts] = sum[m][n + i / parts][i % parts];
+        _mm_storeu_ps(c + m * g.ldc + n, totals(four));
+        n += 4;
+      } else {
+        c[m * g.ldc + n] = total(sum[m][n]);
+        ++n;
+      }
+    }
+}
+
+template <class Format, int N, bool streams, int M = tile_m>
+INLINE void tile_of_rows(int64_t rows, const GemmArgs& g, const float* a, const typename Format::Value* b, float* c) {
+  if (rows >= M) return tile<Format, M, N, streams>(g, a, b, c);
+  if constexpr (M > 1) tile_of_rows<Format, N, streams, M - 1>(rows, g, a, b, c);
+}
+
+// Rows of a that share a pass over b.
+template <class Format, int N, bool streams>
+INLINE int64_t columns(const GemmArgs& g, int64_t first, int64_t m0, int64_t m1) {
+  const auto* b = static_cast<const typename Format::Value*>(g.b);
+  int64_t n = first;
+  for (; n + N <= g.n; n += N)
+    for (int64_t m = m0; m < m1; m += tile_m)
+      tile_of_rows<Format, N, streams>(m1 - m, g, g.a + m * g.lda, b + n * g.ldb, g.c + m * g.ldc + n);
+  return n;
+}
+
+template <class Format>
+void gemm(const GemmArgs& g) {
+  constexpr int64_t block_bytes = 384 << 10;
+  const auto* b = static_cast<const typename Format::Value*>(g.b);
+  if (g.m == 1) {
+    int64_t n = 0;
+    for (; n + stream_n <= g.n; n += stream_n) tile<Format, 1, stream_n, true>(g, g.a, b + n * g.ldb, g.c + n);
+    columns<Format, 1, false>(g, columns<Format, tile_n, false>(g, n, 0, 1), 0, 1);
+    return;
+  }
+  const int64_t fitting = block_bytes / (4 * (g.k > 0 ? g.k : 1)) / tile_m * tile_m, block = fitting > tile_m ? fitting : tile_m;
+  for (int64_t m = 0; m < g.m; m += block) {
+    const int64_t end = m + block < g.m ? m + block : g.m;
+    const int64_t n = g.m <= tile_m ? columns<Format, tile_n, true>(g, 0, m, end) : columns<Format, tile_n, false>(g, 0, m, end);
+    columns<Format, 1, false>(g, n, m, end);
+  }
+}

@@ -1,0 +1,188 @@
+// Kernels over one row for every vector level; included inside the anonymous namespace of a level, after its Vec.
+// Whole vectors first, then one masked vector, so nothing past the end is touched. Sums keep 16 lanes, element i in lane i % 16, whatever
+// the width of a vector: both levels give the same bits. exp is 2^n e^r with |r| <= ln 2 / 2 and a polynomial of degree 7 (about 1 ulp).
+// All of it is bound by the loads: two flops for a byte at most, except exp with about 16 operations for 4 bytes.
+
+// body(lanes, i, part): lanes of elements i .. i + width, which go to the partial sums of that part.
+template <class Body>
+INLINE void each_vector(int64_t n, Body body) {
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16)
+#pragma GCC unroll 2
+    for (int p = 0; p < parts; ++p) body(Whole{}, i + p * width, p);
+#pragma GCC unroll 2
+  for (int p = 0; p < parts; ++p)
+    if (i + p * width < n) body(Part(n - i - p * width), i + p * width, p);
+}
+
+struct Sum16 {
+  Vec part[parts];
+  INLINE Sum16() {
+    for (Vec& v : part) v = set(0);
+  }
+};
+
+INLINE Vec exp(Vec x) {
+  constexpr double ln2 = 0x1.62e42fefa39efp-1;
+  constexpr float upper = 0x1.62e4p-1f, lower = float(ln2 - upper);  // n * upper is exact
+  // Beyond these the result is 0 or infinity; max and min pass a NaN on because it is their second operand.
+  x = min(set(89), max(set(-104.5f), x));
+  const Vec n = round(x * set(float(1 / ln2)));
+  const Vec r = fma(n, set(-lower), fma(n, set(-upper), x));
+  Vec sum = set(1.0f / 5040);
+  for (const float c : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) sum = fma(sum, r, set(c));
+  return scale_by_power(sum, n);
+}
+INLINE float exp(float x) {
+  float lane[width];
+  Whole{}.store(lane, exp(set(x)));
+  return lane[0];
+}
+INLINE float square_root(float x) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(x))); }
+
+void rms_norm(float* out, const float* x, const float* weight, int64_t n, float eps) {
+  Sum16 squares;
+  each_vector(n, [&](auto lanes, int64_t i, int p) INLINE {
+    const Vec v = lanes.load(x + i);
+    squares.part[p] = fma(v, v, squares.part[p]);
+  });
+  const Vec factor = set(1 / square_root(total(squares.part) / float(n) + eps));
+  each_vector(n, [&](auto lanes, int64_t i, int) INLINE { lanes.store(out + i, lanes.load(x + i) * factor * lanes.load(weight + i)); });
+}
+
+void layer_norm(float* out, const float* x, const float* weight, const float* bias, int64_t n, float eps) {
+  Sum16 sum, squares;
+  each_vector(n, [&](auto lanes, int64_t i, int p) INLINE { sum.part[p] += lanes.load(x + i); });
+  const Vec mean = set(total(sum.part) / float(n));
+  each_vector(n, [&](auto lanes, int64_t i, int p) INLINE {
+    const Vec v = lanes.keep(lanes.load(x + i) - mean);
+    squares.part[p] = fma(v, v, squares.part[p]);
+  });
+  const Vec factor = set(1 / square_root(total(squares.part) / float(n) + eps));
+  each_vector(n, [&](auto lanes, int64_t i, int) INLINE {
+    lanes.store(out + i, fma((lanes.load(x + i) - mean) * factor, lanes.load(weight + i), lanes.load(bias + i)));
+  });
+}
+
+void silu_mul(float* gate, const float* up, int64_t n) {
+  each_vector(n, [&](auto lanes, int64_t i, int) INLINE {
+    const Vec x = lanes.load(gate + i);
+    lanes.store(gate + i, x / (set(1) + exp(-x)) * lanes.load(up + i));
+  });
+}
+
+void add(float* x, const float* y, int64_t n) {
+  each_vector(n, [&](auto lanes, int64_t i, int) INLINE { lanes.store(x + i, lanes.load(x + i) + lanes.load(y + i)); });
+}
+
+void add_scaled(float* x, const float* y, float s, int64_t n) {
+  each_vector(n, [&](auto lanes, int64_t i, int) INLINE { lanes.store(x + i, fma(set(s), lanes.load(y + i), lanes.load(x + i))); });
+}
+
+void scale(float* x, float s, int64_t n) {
+  each_vector(n, [&](auto lanes, int64_t i, int) INLINE { lanes.store(x + i, lanes.load(x + i) * set(s)); });
+}
+
+float softmax_block(float* scores, int64_t n, SoftmaxState* state) {
+  constexpr float infinity = __builtin_inff();
+  Vec most = set(state->max);
+  each_vector(n, [&](auto lanes, int64_t i, int) INLINE { most = max(lanes.load(scores + i, -infinity), most); });
+  const float top = largest(most), base = top == -infinity ? 0 : top;  // all masked so far: -inf - -inf would be NaN
+  Sum16 sum;
+  each_vector(n, [&](auto lanes, int64_t i, int p) INLINE {
+    const Vec e = exp(lanes.load(scores + i) - set(base));
+    lanes.store(scores + i, e);
+    sum.part[p] += lanes.keep(e);
+  });
+  const float factor = top == state->max ? 1 : exp(state->max - top);
+  state->sum = state->sum * factor + total(sum.part);
+  state->max = top;
+  return factor;
+}
+
+void rope_halves(float* x, const float* cos, const float* sin, int64_t half) {
+  each_vector(half, [&](auto lanes, int64_t i, int) INLINE {
+    const Vec a = lanes.load(x + i), b = lanes.load(x + half + i), c = lanes.load(cos + i), s = lanes.load(sin + i);
+    lanes.store(x + i, a * c - b * s);
+    lanes.store(x + half + i, b * c + a * s);
+  });
+}
+
+void rope_pairs(float* x, const float* cos, const float* sin, int64_t half) {
+  int64_t i = 0;
+  for (; i + 4 <= half; i += 4) {
+    const auto twice = [](const float* p) INLINE {
+      const __m128 v = _mm_loadu_ps(p);
+      return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_unpacklo_ps(v, v)), _mm_unpackhi_ps(v, v), 1);
+    };
+    const __m256 v = _mm256_loadu_ps(x + 2 * i), swapped = _mm256_permute_ps(v, 0xb1);
+    _mm256_storeu_ps(x + 2 * i, _mm256_addsub_ps(v * twice(cos + i), swapped * twice(sin + i)));
+  }
+  for (; i < half; ++i) {
+    const float a = x[2 * i], b = x[2 * i + 1];
+    x[2 * i] = a * cos[i] - b * sin[i];
+    x[2 * i + 1] = b * cos[i] + a * sin[i];
+  }
+}
+
+void bf16_from_f32(uint16_t* out, const float* x, int64_t n) {
+  each_vector(n, [&](auto lanes, int64_t i, int) INLINE { lanes.store16(out + i, to_bf16(lanes.load(x + i))); });
+}
+
+template <class Format>
+void f32_from(float* out, const uint16_t* x, int64_t n) {
+  each_vector(n, [&](auto lanes, int64_t i, int) INLINE { lanes.store(out + i, Format::load(lanes, x + i)); });
+}
+
+uint64_t read_bytes(const void* data, int64_t bytes) {
+  constexpr int64_t streams = 4, line = 64, loads = line / int64_t(sizeof(Bytes));
+  const auto* at = static_cast<const char*>(data);
+  const int64_t part = bytes / (streams * line) * line;  // of each stream, whole lines
+  Bytes sum[streams * loads] = {};
+  for (int64_t i = 0; i < part; i += line)
+#pragma GCC unroll 8
+    for (int s = 0; s < streams * loads; ++s) sum[s] ^= load_bytes(at + s / loads * part + i + s % loads * int64_t(sizeof(Bytes)));
+  uint64_t all = 0;
+  for (const Bytes& s : sum)
+    for (size_t w = 0; w < sizeof(Bytes) / 8; ++w) all ^= uint64_t(s[w]);
+  for (int64_t i = streams * part; i + 8 <= bytes; i += 8) {
+    uint64_t word;
+    __builtin_memcpy(&word, at + i, 8);
+    all ^= word;
+  }
+  return all;
+}
+
+int64_t fma_peak(int64_t rounds) {
+  Vec chain[fma_chains];
+  for (Vec& c : chain) c = set(1);
+  const Vec half = set(0.5f);
+  for (int64_t r = 0; r < rounds; ++r)
+#pragma GCC unroll 32
+    for (int i = 0; i < fma_chains; ++i) chain[i] = fma(chain[i], half, half);
+  asm volatile("" : : "r"(chain) : "memory");  // the result counts as used
+  return rounds * fma_chains * width * 2;
+}
+
+INLINE void fill(Kernels& k) {
+  k = {.name = k.name,
+       .gemm_f32_f32 = gemm<F32>,
+       .gemm_f32_bf16 = gemm<Bf16>,
+       .gemm_f32_f16 = gemm<F16>,
+       .mix_f32_f32 = mix<F32>,
+       .mix_f32_bf16 = mix<Bf16>,
+       .rms_norm = rms_norm,
+       .layer_norm = layer_norm,
+       .silu_mul = silu_mul,
+       .add = add,
+       .add_scaled = add_scaled,
+       .scale = scale,
+       .softmax_block = softmax_block,
+       .rope_halves = rope_halves,
+       .rope_pairs = rope_pairs,
+       .bf16_from_f32 = bf16_from_f32,
+       .f32_from_bf16 = f32_from<Bf16>,
+       .f32_from_f16 = f32_from<F16>,
+       .read_bytes = read_bytes,
+       .fma_peak = fma_peak};
+}
