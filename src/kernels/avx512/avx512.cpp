@@ -8,7 +8,8 @@
 namespace hadal {
 namespace {
 
-#define INLINE __attribute__((always_inline)) inline
+#define ALWAYS_INLINE __attribute__((always_inline))  // where `inline` may not stand, as in a lambda
+#define INLINE ALWAYS_INLINE inline
 
 using Vec = __m512;
 constexpr int width = 16, parts = 1;                                  // a sum of 16 is `parts` vectors

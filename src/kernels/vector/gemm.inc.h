@@ -15,6 +15,22 @@ INLINE __m128 totals(const Vec (&sums)[4][parts]) {
   return _mm_add_ps(_mm_add_ps(a, c), _mm_add_ps(b, d));
 }
 
+template <int N>
+INLINE void store_totals(float* c, const Vec (&sums)[N][parts]) {
+  if constexpr (N % 4 == 0) {
+#pragma GCC unroll 8
+    for (int n = 0; n < N; n += 4) {
+      Vec four[4][parts];
+#pragma GCC unroll 8
+      for (int i = 0; i < 4 * parts; ++i) four[i / parts][i % parts] = sums[n + i / parts][i % parts];
+      _mm_storeu_ps(c + n, totals(four));
+    }
+  } else {
+#pragma GCC unroll 8
+    for (int n = 0; n < N; ++n) c[n] = total(sums[n]);
+  }
+}
+
 template <class Format, int M, int N, class Lanes>
 INLINE void step(Vec (&sum)[M][N][parts], Lanes lanes, int part, const float* a, int64_t lda, const typename Format::Value* b,
                  int64_t ldb) {
@@ -42,7 +58,7 @@ void tile(const GemmArgs& g, const float* a, const typename Format::Value* b, fl
   const int64_t whole = g.k / 16 * 16, ahead = ahead_bytes / int64_t(sizeof(Value));
   const int64_t turn = streams ? (whole > ahead ? whole - ahead : 0) / 16 * 16 : whole;
   int64_t k = 0;
-  const auto until = [&](int64_t end, int64_t distance) INLINE {
+  const auto until = [&](int64_t end, int64_t distance) ALWAYS_INLINE {
     for (; k < end; k += 16) {
       if (streams)
 #pragma GCC unroll 8
@@ -58,20 +74,7 @@ void tile(const GemmArgs& g, const float* a, const typename Format::Value* b, fl
     for (int p = 0; p < parts; ++p) step<Format>(sum, Part(g.k - k - p * width), p, a + k + p * width, g.lda, b + k + p * width, g.ldb);
 
 #pragma GCC unroll 8
-  for (int m = 0; m < M; ++m)
-#pragma GCC unroll 8
-    for (int n = 0; n < N;) {
-      if (N - n >= 4) {
-        Vec four[4][parts];
-#pragma GCC unroll 8
-        for (int i = 0; i < 4 * parts; ++i) four[i / parts][i % parts] = sum[m][n + i / parts][i % parts];
-        _mm_storeu_ps(c + m * g.ldc + n, totals(four));
-        n += 4;
-      } else {
-        c[m * g.ldc + n] = total(sum[m][n]);
-        ++n;
-      }
-    }
+  for (int m = 0; m < M; ++m) store_totals<N>(c + m * g.ldc, sum[m]);
 }
 
 template <class Format, int N, bool streams, int M = tile_m>

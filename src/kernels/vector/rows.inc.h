@@ -29,8 +29,10 @@ INLINE Vec exp(Vec x) {
   x = min(set(89), max(set(-104.5f), x));
   const Vec n = round(x * set(float(1 / ln2)));
   const Vec r = fma(n, set(-lower), fma(n, set(-upper), x));
+  constexpr float taylor[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
   Vec sum = set(1.0f / 5040);
-  for (const float c : {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) sum = fma(sum, r, set(c));
+#pragma GCC unroll 8
+  for (int i = 0; i < 7; ++i) sum = fma(sum, r, set(taylor[i]));
   return scale_by_power(sum, n);
 }
 INLINE float exp(float x) {
@@ -42,54 +44,55 @@ INLINE float square_root(float x) { return _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(
 
 void rms_norm(float* out, const float* x, const float* weight, int64_t n, float eps) {
   Sum16 squares;
-  each_vector(n, [&](auto lanes, int64_t i, int p) INLINE {
+  each_vector(n, [&](auto lanes, int64_t i, int p) ALWAYS_INLINE {
     const Vec v = lanes.load(x + i);
     squares.part[p] = fma(v, v, squares.part[p]);
   });
   const Vec factor = set(1 / square_root(total(squares.part) / float(n) + eps));
-  each_vector(n, [&](auto lanes, int64_t i, int) INLINE { lanes.store(out + i, lanes.load(x + i) * factor * lanes.load(weight + i)); });
+  each_vector(n,
+              [&](auto lanes, int64_t i, int) ALWAYS_INLINE { lanes.store(out + i, lanes.load(x + i) * factor * lanes.load(weight + i)); });
 }
 
 void layer_norm(float* out, const float* x, const float* weight, const float* bias, int64_t n, float eps) {
   Sum16 sum, squares;
-  each_vector(n, [&](auto lanes, int64_t i, int p) INLINE { sum.part[p] += lanes.load(x + i); });
+  each_vector(n, [&](auto lanes, int64_t i, int p) ALWAYS_INLINE { sum.part[p] += lanes.load(x + i); });
   const Vec mean = set(total(sum.part) / float(n));
-  each_vector(n, [&](auto lanes, int64_t i, int p) INLINE {
+  each_vector(n, [&](auto lanes, int64_t i, int p) ALWAYS_INLINE {
     const Vec v = lanes.keep(lanes.load(x + i) - mean);
     squares.part[p] = fma(v, v, squares.part[p]);
   });
   const Vec factor = set(1 / square_root(total(squares.part) / float(n) + eps));
-  each_vector(n, [&](auto lanes, int64_t i, int) INLINE {
+  each_vector(n, [&](auto lanes, int64_t i, int) ALWAYS_INLINE {
     lanes.store(out + i, fma((lanes.load(x + i) - mean) * factor, lanes.load(weight + i), lanes.load(bias + i)));
   });
 }
 
 void silu_mul(float* gate, const float* up, int64_t n) {
-  each_vector(n, [&](auto lanes, int64_t i, int) INLINE {
+  each_vector(n, [&](auto lanes, int64_t i, int) ALWAYS_INLINE {
     const Vec x = lanes.load(gate + i);
     lanes.store(gate + i, x / (set(1) + exp(-x)) * lanes.load(up + i));
   });
 }
 
 void add(float* x, const float* y, int64_t n) {
-  each_vector(n, [&](auto lanes, int64_t i, int) INLINE { lanes.store(x + i, lanes.load(x + i) + lanes.load(y + i)); });
+  each_vector(n, [&](auto lanes, int64_t i, int) ALWAYS_INLINE { lanes.store(x + i, lanes.load(x + i) + lanes.load(y + i)); });
 }
 
 void add_scaled(float* x, const float* y, float s, int64_t n) {
-  each_vector(n, [&](auto lanes, int64_t i, int) INLINE { lanes.store(x + i, fma(set(s), lanes.load(y + i), lanes.load(x + i))); });
+  each_vector(n, [&](auto lanes, int64_t i, int) ALWAYS_INLINE { lanes.store(x + i, fma(set(s), lanes.load(y + i), lanes.load(x + i))); });
 }
 
 void scale(float* x, float s, int64_t n) {
-  each_vector(n, [&](auto lanes, int64_t i, int) INLINE { lanes.store(x + i, lanes.load(x + i) * set(s)); });
+  each_vector(n, [&](auto lanes, int64_t i, int) ALWAYS_INLINE { lanes.store(x + i, lanes.load(x + i) * set(s)); });
 }
 
 float softmax_block(float* scores, int64_t n, SoftmaxState* state) {
   constexpr float infinity = __builtin_inff();
   Vec most = set(state->max);
-  each_vector(n, [&](auto lanes, int64_t i, int) INLINE { most = max(lanes.load(scores + i, -infinity), most); });
+  each_vector(n, [&](auto lanes, int64_t i, int) ALWAYS_INLINE { most = max(lanes.load(scores + i, -infinity), most); });
   const float top = largest(most), base = top == -infinity ? 0 : top;  // all masked so far: -inf - -inf would be NaN
   Sum16 sum;
-  each_vector(n, [&](auto lanes, int64_t i, int p) INLINE {
+  each_vector(n, [&](auto lanes, int64_t i, int p) ALWAYS_INLINE {
     const Vec e = exp(lanes.load(scores + i) - set(base));
     lanes.store(scores + i, e);
     sum.part[p] += lanes.keep(e);
@@ -101,7 +104,7 @@ float softmax_block(float* scores, int64_t n, SoftmaxState* state) {
 }
 
 void rope_halves(float* x, const float* cos, const float* sin, int64_t half) {
-  each_vector(half, [&](auto lanes, int64_t i, int) INLINE {
+  each_vector(half, [&](auto lanes, int64_t i, int) ALWAYS_INLINE {
     const Vec a = lanes.load(x + i), b = lanes.load(x + half + i), c = lanes.load(cos + i), s = lanes.load(sin + i);
     lanes.store(x + i, a * c - b * s);
     lanes.store(x + half + i, b * c + a * s);
@@ -111,7 +114,7 @@ void rope_halves(float* x, const float* cos, const float* sin, int64_t half) {
 void rope_pairs(float* x, const float* cos, const float* sin, int64_t half) {
   int64_t i = 0;
   for (; i + 4 <= half; i += 4) {
-    const auto twice = [](const float* p) INLINE {
+    const auto twice = [](const float* p) ALWAYS_INLINE {
       const __m128 v = _mm_loadu_ps(p);
       return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_unpacklo_ps(v, v)), _mm_unpackhi_ps(v, v), 1);
     };
@@ -126,12 +129,12 @@ void rope_pairs(float* x, const float* cos, const float* sin, int64_t half) {
 }
 
 void bf16_from_f32(uint16_t* out, const float* x, int64_t n) {
-  each_vector(n, [&](auto lanes, int64_t i, int) INLINE { lanes.store16(out + i, to_bf16(lanes.load(x + i))); });
+  each_vector(n, [&](auto lanes, int64_t i, int) ALWAYS_INLINE { lanes.store16(out + i, to_bf16(lanes.load(x + i))); });
 }
 
 template <class Format>
 void f32_from(float* out, const uint16_t* x, int64_t n) {
-  each_vector(n, [&](auto lanes, int64_t i, int) INLINE { lanes.store(out + i, Format::load(lanes, x + i)); });
+  each_vector(n, [&](auto lanes, int64_t i, int) ALWAYS_INLINE { lanes.store(out + i, Format::load(lanes, x + i)); });
 }
 
 uint64_t read_bytes(const void* data, int64_t bytes) {
