@@ -100,8 +100,9 @@ class Tokenizer::Encoder {  // one call of encode()
     tables_.bpe.encode(known, tokens_, bpe_scratch_);
   }
 
-  void encode_piece(uint32_t stage, std::string_view piece) {
-    const bool cached = stage > 0 && piece.size() <= PieceCache::longest;
+  // known_new: the stage before has looked for this very piece.
+  void encode_piece(uint32_t stage, std::string_view piece, bool known_new = false) {
+    const bool cached = stage > 0 && piece.size() <= PieceCache::longest && !known_new;
     if (cached && cache_.append(stage, piece, tokens_)) return;
     const size_t first = tokens_.size();
     std::string spaced;
@@ -110,7 +111,8 @@ class Tokenizer::Encoder {  // one call of encode()
     if (stage == tables_.stages.size())
       tables_.bpe.encode(whole, tokens_, bpe_scratch_);
     else
-      split(tables_.stages[stage], whole, regex_scratch_, [&](std::string_view part) { encode_piece(stage + 1, part); });
+      split(tables_.stages[stage], whole, regex_scratch_,
+            [&](std::string_view part) { encode_piece(stage + 1, part, (cached || known_new) && part.size() == whole.size()); });
     if (cached) cache_.insert(stage, piece, {tokens_.data() + first, tokens_.size() - first});
   }
 

@@ -3,6 +3,7 @@
 #include <simdjson.h>
 
 #include <map>
+#include <unordered_map>
 
 #include "core/error.h"
 #include "core/files.h"
@@ -189,17 +190,18 @@ AddedToken read_added_token(const Node& node, int32_t id) {
 void read_added_tokens(const Node& root, TokenizerParts& parts, std::map<std::string, int32_t, std::less<>>& ids) {
   const auto list = root.find("added_tokens");
   if (!list) return;
-  std::map<std::string_view, int32_t> in_vocabulary;
-  for (const auto& field : root.at("model").at("vocab").object())
-    in_vocabulary.emplace(field.key, int32_t(field.value.get_int64().value_unsafe()));
+  std::unordered_map<std::string_view, int32_t> in_vocabulary;  // of the added tokens alone: the vocabulary has a hundred times as many
+  list->each([&](const Node& node) { in_vocabulary.emplace(node.at("content").text(), -1); });
+  for (const auto field : root.at("model").at("vocab").object())
+    if (const auto found = in_vocabulary.find(field.key); found != in_vocabulary.end()) found->second = int32_t(field.value.get_int64().value_unsafe());
   list->each([&](const Node& node) {
     const int32_t id = node.at("id").id();
     if (size_t(id) > parts.written.size() + list->array().size() + 65536) node.at("id").refuse("an id near the vocabulary's");
     AddedToken token = read_added_token(node, id);
     if (token.text.empty()) return;
-    const auto known = in_vocabulary.find(token.text);
-    if (known != in_vocabulary.end() && known->second != id) node.refuse(fmt::format("the id {} that the vocabulary has", known->second));
-    if (known == in_vocabulary.end() && size_t(id) < parts.written.size() && !parts.written[size_t(id)].empty())
+    const int32_t known = in_vocabulary.at(token.text);
+    if (known >= 0 && known != id) node.refuse(fmt::format("the id {} that the vocabulary has", known));
+    if (known < 0 && size_t(id) < parts.written.size() && !parts.written[size_t(id)].empty())
       node.refuse(fmt::format("the text \"{}\" that the vocabulary has under this id", parts.written[size_t(id)]));
     ids[token.text] = id;
     parts.added.push_back(std::move(token));
