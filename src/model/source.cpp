@@ -26,8 +26,8 @@ bool is_name(const std::string& reference) {
   if (reference.empty() || reference.size() > 300 || reference.front() == '/' || reference.back() == '/') return false;
   const auto allowed = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_' || c == '.' || c == '/'; };
   if (!std::all_of(reference.begin(), reference.end(), allowed)) return false;
-  return std::none_of(fs::path(reference).begin(), fs::path(reference).end(),
-                      [](const fs::path& part) { return part == "." || part == ".." || part.empty(); });
+  const fs::path path(reference);
+  return std::none_of(path.begin(), path.end(), [](const fs::path& part) { return part == "." || part == ".." || part.empty(); });
 }
 
 const KnownModel* known_model(const std::string& name) {
