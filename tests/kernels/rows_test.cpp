@@ -223,18 +223,34 @@ TEST_P(Rows, EveryHalfConverts) {
     ASSERT_TRUE(std::isnan(want) ? std::isnan(from_f16[i]) : same_bits(from_f16[i], want)) << i;
   }
   std::vector<uint16_t> back(all.size());
-  k.bf16_from_f32(back.data(), from_bf16.data(), int64_t(all.size()));
-  for (size_t i = 0; i < all.size(); ++i) ASSERT_EQ(back[i], std::isnan(from_bf16[i]) ? uint16_t(i | 0x40) : uint16_t(i));
+  k.f16_from_f32(back.data(), from_f16.data(), int64_t(all.size()));
+  for (size_t i = 0; i < all.size(); ++i) {
+    const bool infinite = (i & 0x7fff) == 0x7c00;
+    if (std::isnan(from_f16[i]))
+      ASSERT_TRUE(std::isnan(f16_to_f32(back[i]))) << i;
+    else
+      ASSERT_EQ(back[i], infinite ? i - 1 : i);
+  }
 }
 
-TEST_P(Rows, RoundingToBf16) {
+TEST_P(Rows, RoundingToF16) {
   std::vector<float> x;
   for (uint64_t u = 0; u <= 0xffffffff; u += 40503) x.push_back(std::bit_cast<float>(uint32_t(u)));
-  for (const uint32_t top : {0x3f80u, 0x3f81u, 0x7f7fu, 0xff7fu, 0x0000u, 0x0001u, 0x7f80u, 0xffffu})
-    for (const uint32_t low : {0x0000u, 0x0001u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu}) x.push_back(std::bit_cast<float>(top << 16 | low));
+  // Around every f16: the value, the midpoint to the next, and the floats on both sides of each.
+  for (uint32_t h = 0; h < 0x7bff; ++h) {
+    const float value = f16_to_f32(f16(h)), middle = (value + f16_to_f32(f16(h + 1))) / 2;
+    for (const float v : {value, middle, std::nextafter(middle, 0.f), std::nextafter(middle, inf)}) x.push_back(v), x.push_back(-v);
+  }
+  for (const float v : {65503.f, 65504.f, 65519.f, 65520.f, 65536.f, 3e38f, inf}) x.push_back(v), x.push_back(-v);
   std::vector<uint16_t> out(x.size());
-  k.bf16_from_f32(out.data(), x.data(), int64_t(x.size()));
-  for (size_t i = 0; i < x.size(); ++i) ASSERT_EQ(out[i], f32_to_bf16(x[i])) << std::bit_cast<uint32_t>(x[i]);
+  k.f16_from_f32(out.data(), x.data(), int64_t(x.size()));
+  for (size_t i = 0; i < x.size(); ++i) {
+    if (std::isnan(x[i])) {
+      ASSERT_TRUE(std::isnan(f16_to_f32(out[i]))) << i;
+      continue;
+    }
+    ASSERT_EQ(out[i], f32_to_f16(std::clamp(x[i], -65504.f, 65504.f))) << x[i];
+  }
 }
 
 TEST_P(Rows, ConversionsStopAtTheEnd) {
@@ -242,13 +258,13 @@ TEST_P(Rows, ConversionsStopAtTheEnd) {
     const std::vector<float> x = random_floats(n, 17);
     std::vector<uint16_t> half(size_t(n) + 1, 7);
     std::vector<float> back(size_t(n) + 1, 77);
-    k.bf16_from_f32(half.data(), x.data(), n);
-    k.f32_from_bf16(back.data(), half.data(), n);
-    for (size_t i = 0; i < size_t(n); ++i) ASSERT_TRUE(same_bits(back[i], bf16_to_f32(f32_to_bf16(x[i])))) << i << " of " << n;
+    k.f16_from_f32(half.data(), x.data(), n);
+    k.f32_from_f16(back.data(), half.data(), n);
+    for (size_t i = 0; i < size_t(n); ++i) ASSERT_TRUE(same_bits(back[i], f16_to_f32(f32_to_f16(x[i])))) << i << " of " << n;
     EXPECT_EQ(half.back(), 7);
     EXPECT_EQ(back.back(), 77);
-    k.f32_from_f16(back.data(), half.data(), n);
-    for (size_t i = 0; i < size_t(n); ++i) ASSERT_TRUE(same_bits(back[i], f16_to_f32(half[i]))) << i << " of " << n;
+    k.f32_from_bf16(back.data(), half.data(), n);
+    for (size_t i = 0; i < size_t(n); ++i) ASSERT_TRUE(same_bits(back[i], bf16_to_f32(half[i]))) << i << " of " << n;
     EXPECT_EQ(back.back(), 77);
   }
 }

@@ -86,15 +86,7 @@ struct F16 {
   }
 };
 
-INLINE __m128i to_bf16(Vec v) {  // round to nearest even; a NaN keeps its upper bits and turns quiet
-  const __m256i u = _mm256_castps_si256(v), top = _mm256_srli_epi32(u, 16);
-  const __m256i odd = _mm256_and_si256(top, _mm256_set1_epi32(1));
-  const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)), odd), 16);
-  const __m256i quiet = _mm256_or_si256(top, _mm256_set1_epi32(0x40));
-  const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(v, v, _CMP_UNORD_Q));
-  const __m256i chosen = _mm256_blendv_epi8(rounded, quiet, nan);
-  return _mm_packus_epi32(_mm256_castsi256_si128(chosen), _mm256_extracti128_si256(chosen, 1));
-}
+INLINE __m128i to_f16(Vec v) { return _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
 // The last steps of every sum: 8 + 8 and 4 + 4 lanes here, 2 + 2 and 1 + 1 in total() and totals().
 INLINE __m128 four_of(const Vec (&sum)[parts]) {
@@ -111,8 +103,13 @@ INLINE __m256i load_bytes(const char* p) { return _mm256_loadu_si256(reinterpret
 using Bytes = __m256i;
 
 #include "kernels/vector/gemm.inc.h"
+
 #include "kernels/vector/mix.inc.h"
 #include "kernels/vector/rows.inc.h"
+
+#include "kernels/vector/convert.inc.h"
+
+#include "kernels/vector/table.inc.h"
 
 }  // namespace
 

@@ -71,13 +71,7 @@ struct F16 {
   }
 };
 
-INLINE __m256i to_bf16(Vec v) {  // round to nearest even; a NaN keeps its upper bits and turns quiet
-  const __m512i u = _mm512_castps_si512(v), top = _mm512_srli_epi32(u, 16);
-  const __m512i odd = _mm512_and_si512(top, _mm512_set1_epi32(1));
-  const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)), odd), 16);
-  const __m512i quiet = _mm512_or_si512(top, _mm512_set1_epi32(0x40));
-  return _mm512_cvtepi32_epi16(_mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), quiet));
-}
+INLINE __m256i to_f16(Vec v) { return _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 
 // The last steps of every sum: 8 + 8 and 4 + 4 lanes here, 2 + 2 and 1 + 1 in total() and totals().
 INLINE __m128 four_of(const Vec (&sum)[parts]) {
@@ -90,8 +84,13 @@ INLINE __m512i load_bytes(const char* p) { return _mm512_loadu_si512(p); }
 using Bytes = __m512i;
 
 #include "kernels/vector/gemm.inc.h"
+
 #include "kernels/vector/mix.inc.h"
 #include "kernels/vector/rows.inc.h"
+
+#include "kernels/vector/convert.inc.h"
+
+#include "kernels/vector/table.inc.h"
 
 }  // namespace
 
