@@ -192,7 +192,9 @@ void Bpe::merge_short(std::vector<int32_t>& symbols, size_t first) const {
 }
 
 void Bpe::merge_long(Scratch& scratch) const {
-  auto& [symbols, next, previous, heap] = scratch;  // the heap orders rank << 32 | position; entries that no longer hold are skipped
+  // Named one by one, as clang 14 lets no lambda capture a structured binding.
+  std::vector<int32_t>&symbols = scratch.symbols, &next = scratch.next, &previous = scratch.previous;
+  std::vector<uint64_t>& heap = scratch.heap;  // orders rank << 32 | position; entries that no longer hold are skipped
   const int32_t n = int32_t(symbols.size());
   next.resize(symbols.size());
   previous.resize(symbols.size());
