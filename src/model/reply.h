@@ -1,0 +1,44 @@
+// A model's reply on its way to a reader: whole characters, reasoning apart from the answer, nothing from a stop text on.
+#pragma once
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "model/tokenizer.h"
+
+namespace hadal {
+
+struct ReplyPiece {
+  enum class Kind { answer, reasoning } kind;
+  std::string text;
+};
+
+class ReplyStream {
+ public:
+  // stops: texts that end the reply and are not shown, empty ones ignored. starts_in_reasoning: the prompt ended inside <think>.
+  // separate_reasoning off: everything is answer, the tags too.
+  ReplyStream(const Tokenizer& tokenizer, std::vector<std::string> stops, bool starts_in_reasoning, bool separate_reasoning);
+  std::vector<ReplyPiece> push(int32_t token);  // what can be shown by now
+  std::vector<ReplyPiece> finish();             // what was held back
+  bool stopped() const { return stopped_; }     // a stop text came: no more tokens are needed
+
+ private:
+  std::vector<ReplyPiece> advance(bool last);
+  void show(std::string_view text, std::vector<ReplyPiece>& pieces);
+
+  const Tokenizer& tokenizer_;
+  Utf8Stream characters_;
+  std::vector<std::string> stops_;
+  std::string held_;  // may begin a stop text or a tag
+  bool reasoning_, separate_, begun_ = false, stopped_ = false;
+  bool after_tag_ = false;  // newlines are dropped until other text comes
+};
+
+struct Reply {
+  std::string reasoning, answer;
+};
+Reply split_reasoning(std::string_view text, bool starts_in_reasoning = false);
+bool prompt_opens_reasoning(std::string_view prompt);  // it ends with <think> and at most white space
+
+}  // namespace hadal
