@@ -1,0 +1,89 @@
+#include "cli/complete.h"
+
+#include <chrono>
+
+#include "cli/output.h"
+
+namespace hadal {
+namespace {
+double seconds_between(std::chrono::steady_clock::time_point from, std::chrono::steady_clock::time_point to) {
+  return std::chrono::duration<double>(to - from).count();
+}
+}  // namespace
+
+Completion complete(Engine& engine, const Tokenizer& tokenizer, const CompletionRequest& asked, const ShowReply& show) {
+  using Clock = std::chrono::steady_clock;
+  Completion done;
+  ReplyStream stream(tokenizer, asked.stops, asked.prompt.starts_in_reasoning, asked.separate_reasoning);
+  const auto deliver = [&](const Token* token, const std::vector<ReplyPiece>& pieces) {
+    for (const ReplyPiece& piece : pieces) (piece.kind == ReplyPiece::Kind::reasoning ? done.reasoning : done.answer) += piece.text;
+    if (show) show(token, pieces);
+  };
+
+  const auto start = Clock::now();
+  auto first = start, last = start;
+  Request request;
+  request.prompt = asked.prompt.tokens;
+  request.sampling = asked.sampling;
+  request.max_tokens = asked.max_tokens;
+  request.logprobs = asked.logprobs;
+  request.stop_tokens = asked.end_tokens;
+  request.on_token = [&](const Token& token) {
+    last = Clock::now();
+    if (done.tokens.empty()) first = last;
+    done.tokens.push_back(token);
+    deliver(&token, stream.push(token.id));
+    return !stream.stopped();
+  };
+  request.on_finish = [&](Finish finish) {
+    if (finish == Finish::length) done.finish = "length";
+    if (done.tokens.empty()) first = last = Clock::now();
+  };
+  const uint64_t id = engine.submit(std::move(request));
+  bool cancelled = false;
+  while (engine.step()) {
+    if (!interrupted() || cancelled) continue;
+    engine.cancel(id);
+    cancelled = true;
+  }
+  if (!stream.stopped()) deliver(nullptr, stream.finish());
+  if (cancelled) done.finish = "interrupted";
+  done.prompt_tokens = int64_t(asked.prompt.tokens.size());
+  done.prompt_seconds = seconds_between(start, first);
+  done.reply_seconds = seconds_between(first, last);
+  return done;
+}
+
+std::string figures(const Completion& completion) {
+  const auto plural = [](size_t count, const char* what) { return fmt::format("{} {}{}", with_commas(int64_t(count)), what, count == 1 ? "" : "s"); };
+  std::string line = fmt::format("{} at {}/s, {}", plural(size_t(completion.prompt_tokens), "prompt token"), as_rate(completion.prompt_rate()),
+                                 plural(completion.tokens.size(), "token"));
+  if (completion.tokens.size() > 1) line += fmt::format(" at {}/s", as_rate(completion.reply_rate()));
+  return line + ", finish: " + completion.finish;
+}
+
+void ReplyPrinter::show(std::span<const ReplyPiece> text) {
+  const Style style = output_style();
+  for (const ReplyPiece& piece : text) {
+    std::string_view shown = piece.text;
+    const bool reasoning = piece.kind == ReplyPiece::Kind::reasoning;
+    if (reasoning != in_reasoning_) {
+      if (reasoning) put(style.dim.empty() ? "<think>\n" : style.dim);
+      else put(style.dim.empty() ? "\n</think>\n\n" : fmt::format("{}\n\n", style.plain));
+      in_reasoning_ = reasoning;
+    }
+    if (shown.empty()) continue;
+    put(shown);
+    line_open_ = !shown.ends_with('\n');
+  }
+  flush_output();
+}
+
+void ReplyPrinter::finish() {
+  if (in_reasoning_) put(output_style().plain);
+  if (line_open_) put("\n");
+  in_reasoning_ = line_open_ = false;
+  flush_output();
+}
+
+}  // namespace hadal

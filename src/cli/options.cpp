@@ -1,0 +1,106 @@
+#include "cli/options.h"
+
+#include <unistd.h>
+
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+
+#include "core/error.h"
+#include "core/pool.h"
+#include "eval/logits.h"
+
+namespace hadal {
+namespace {
+
+std::string read_all(std::istream& in, const std::string& name) {
+  std::string text(std::istreambuf_iterator<char>(in), {});
+  if (in.bad()) throw Error("cannot read {}: {}", name, std::strerror(errno));
+  return text;
+}
+
+std::vector<int32_t> parse_ids(const std::string& text) {
+  std::vector<int32_t> ids;
+  const char *at = text.data(), *end = at + text.size();
+  for (;;) {
+    while (at != end && std::strchr(", \t\r\n[]", *at) != nullptr) ++at;
+    if (at == end) return ids;
+    int32_t id = 0;
+    const auto [stop, problem] = std::from_chars(at, end, id);
+    if (problem != std::errc() || id < 0) throw CLI::ValidationError(fmt::format("expected token ids like 1,2,3, found '{}'", std::string(at, end)));
+    ids.push_back(id);
+    at = stop;
+  }
+}
+
+}  // namespace
+
+CLI::App* add_command(CLI::App& app, const std::string& name, const std::string& what, const std::string& examples) {
+  CLI::App* command = app.add_subcommand(name, what);
+  command->footer("Examples:\n" + examples);
+  return command;
+}
+
+CLI::Option* add_model(CLI::App* command, std::string& model) {
+  return command->add_option("model", model, "a folder in Hugging Face layout, a .gguf file, or a name (see `hadal models`)")->required()->type_name("MODEL");
+}
+
+void add_threads(CLI::App* command) {
+  command->add_option_function<int>("--threads", [](int count) { set_pool_threads(count); }, "threads to compute with; default: every core this process may use")
+      ->check(CLI::Range(1, 1024))
+      ->type_name("N");
+}
+
+void add_json(CLI::App* command, bool& json) { command->add_flag("--json", json, "one JSON document on standard output, for programs"); }
+
+void add_ids(CLI::App* command, const std::string& name, std::vector<int32_t>& ids, const std::string& what) {
+  command->add_option_function<std::string>(name, [&ids](const std::string& text) { ids = parse_ids(text); }, what)->type_name("1,2,3");
+}
+
+void add_text(CLI::App* command, TextOptions& options) {
+  CLI::Option* text = command->add_option("-p,--prompt", options.text, "the text; without -p and -f it is read from standard input")->type_name("TEXT");
+  command->add_option("-f,--file", options.file, "a file that holds the text; - is standard input")->type_name("FILE")->excludes(text);
+}
+
+std::string read_text(const TextOptions& options) {
+  if (options.text) return *options.text;
+  if (options.file.empty() || options.file == "-") {
+    if (::isatty(STDIN_FILENO)) fmt::print(stderr, "Type the text; Ctrl-D on an empty line ends it.\n");
+    return read_all(std::cin, "standard input");
+  }
+  if (std::filesystem::is_directory(options.file)) throw Error("cannot read {}: it is a folder, expected a text file", options.file);
+  errno = 0;
+  std::ifstream in(options.file, std::ios::binary);
+  if (!in) throw Error("cannot read {}: {}", options.file, std::strerror(errno));
+  return read_all(in, options.file);
+}
+
+std::string without_last_newline(std::string text) {
+  if (text.ends_with('\n')) text.pop_back();
+  if (text.ends_with('\r')) text.pop_back();
+  return text;
+}
+
+void add_feeding(CLI::App* command, FeedingOptions& options) {
+  command->add_option("--chunk", options.chunk, "prompt tokens per forward pass")->check(CLI::Range(int64_t(1), int64_t(1) << 20))->type_name("N")->capture_default_str();
+  command->add_option("--cache", options.cache, "how keys and values are kept; default: f32 when the weights are f32, else bf16")
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->type_name("f32|bf16");
+}
+
+DType FeedingOptions::cache_for(const Model& model) const {
+  if (cache.empty()) return natural_cache(model);
+  return cache == "f32" ? DType::f32 : DType::bf16;
+}
+
+ModelSource open_model(const std::string& reference) { return ModelSource(resolve_model(reference)); }
+
+}  // namespace hadal

@@ -1,0 +1,46 @@
+// The options that commands share, so that they are named, checked and explained once.
+#pragma once
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "core/dtype.h"
+#include "model/source.h"
+
+namespace CLI {
+class App;
+class Option;
+}  // namespace CLI
+
+namespace hadal {
+
+struct Model;
+
+// A subcommand whose help ends with `examples`, one per line.
+CLI::App* add_command(CLI::App& app, const std::string& name, const std::string& what, const std::string& examples);
+
+CLI::Option* add_model(CLI::App* command, std::string& model);  // MODEL, required
+void add_threads(CLI::App* command);                            // --threads, in force at once
+void add_json(CLI::App* command, bool& json);
+void add_ids(CLI::App* command, const std::string& name, std::vector<int32_t>& ids, const std::string& what);  // 1,2,3 or "1 2 3"
+
+struct TextOptions {  // -p TEXT, -f FILE, else standard input
+  std::optional<std::string> text;
+  std::string file;
+  bool given() const { return text.has_value() || !file.empty(); }
+};
+void add_text(CLI::App* command, TextOptions& options);
+std::string read_text(const TextOptions& options);           // as it stands
+std::string without_last_newline(std::string text);          // for prompts: the newline that editors and echo put behind a text
+
+struct FeedingOptions {  // how the forward pass is fed
+  std::string cache;  // "", f32 or bf16
+  int64_t chunk = 512;
+  DType cache_for(const Model& model) const;
+};
+void add_feeding(CLI::App* command, FeedingOptions& options);
+
+ModelSource open_model(const std::string& reference);
+
+}  // namespace hadal
