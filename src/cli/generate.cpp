@@ -56,9 +56,9 @@ CompletionRequest request_for(const Options& options, const ModelSource& source,
 }
 
 std::string logprob_line(const Tokenizer& tokenizer, const Token& token) {
-  std::string line = fmt::format("{:>7}  {:<20}", token.id, quoted(tokenizer.bytes(token.id)));
+  std::string line = fmt::format("{:>7}  {:<20}", token.id, in_quotes(tokenizer.bytes(token.id)));
   for (size_t i = 0; i < token.logprobs.size(); ++i) {
-    if (i > 0) line += (i == 1 ? "  of " : ", ") + quoted(tokenizer.bytes(token.logprobs[i].token));
+    if (i > 0) line += (i == 1 ? "  of " : ", ") + in_quotes(tokenizer.bytes(token.logprobs[i].token));
     line += fmt::format(" {:.4f}", token.logprobs[i].logprob);
   }
   return line + "\n";

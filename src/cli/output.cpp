@@ -95,7 +95,7 @@ std::string as_rate(double per_second) {
   return fmt::format("{:.{}f}", per_second, per_second < 0.9995 ? 3 : per_second < 9.995 ? 2 : 1);
 }
 
-std::string quoted(std::string_view bytes) {
+std::string in_quotes(std::string_view bytes) {
   std::string out = "\"";
   while (!bytes.empty()) {
     const size_t length = character_length(bytes);

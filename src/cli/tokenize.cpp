@@ -34,7 +34,7 @@ void tokenize(const TokenizeOptions& options) {
     return put(json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
   }
   if (options.pieces) {
-    for (const int32_t id : ids) put(fmt::format("{:>7}  {}\n", id, quoted(tokenizer.bytes(id))));
+    for (const int32_t id : ids) put(fmt::format("{:>7}  {}\n", id, in_quotes(tokenizer.bytes(id))));
     return;
   }
   put(fmt::format("{}\n", fmt::join(ids, ",")));
@@ -73,8 +73,8 @@ void add_tokenize(CLI::App& app) {
 
 void add_detokenize(CLI::App& app) {
   auto options = std::make_shared<DetokenizeOptions>();
-  CLI::App* command = add_command(app, "detokenize", "token ids to text", R"(  hadal detokenize smollm2 --ids 19556,28,905
-  hadal detokenize path/to/model --ids "$(hadal tokenize path/to/model -p 'there and back')")");
+  CLI::App* command = add_command(app, "detokenize", "token ids to text", R"help(  hadal detokenize smollm2 --ids 19556,28,905
+  hadal detokenize path/to/model --ids "$(hadal tokenize path/to/model -p 'there and back')")help");
   add_model(command, options->model);
   add_ids(command, "--ids", options->ids, "the token ids");
   command->get_option("--ids")->required();

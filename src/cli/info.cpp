@@ -1,0 +1,196 @@
+// hadal info: what a checkpoint is, without running it.
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "cli/commands.h"
+#include "cli/options.h"
+#include "cli/output.h"
+#include "core/error.h"
+#include "infer/kv_cache.h"
+#include "model/presets.h"
+
+namespace hadal {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+struct Options {
+  std::string model;
+  bool json = false;
+};
+
+// Parts in the order in which they are shown.
+constexpr std::string_view parts[] = {"embedding", "attention", "dense feed-forward", "experts", "shared experts", "router", "norms", "head", "draft layers", "other"};
+
+std::string_view part_of(std::string_view name, int64_t layers) {
+  const auto has = [&](std::string_view what) { return name.find(what) != name.npos; };
+  constexpr std::string_view prefix = "model.layers.";
+  if (name.starts_with("model.embed_tokens.")) return "embedding";
+  if (name.starts_with("lm_head.")) return "head";
+  if (name.starts_with(prefix) && std::atoll(std::string(name.substr(prefix.size(), 9)).c_str()) >= layers) return "draft layers";
+  if (has("norm.")) return "norms";
+  if (has(".self_attn.")) return "attention";
+  if (has(".mlp.experts.")) return "experts";
+  if (has(".mlp.shared_experts.")) return "shared experts";
+  if (has(".mlp.gate.")) return "router";
+  if (has(".mlp.")) return "dense feed-forward";
+  return "other";
+}
+
+struct Stored {
+  int64_t values = 0, bytes = 0;
+};
+
+struct Facts {  // everything that is shown
+  ModelConfig config;
+  std::map<std::string_view, Stored> by_part, by_type;
+  Stored all;
+  ParameterCount parameters;
+  int64_t row_bf16 = 0, row_f32 = 0;
+  std::vector<std::pair<std::string, int64_t>> files;  // name, bytes
+};
+
+Facts gather(const ModelSource& source) {
+  Facts facts;
+  facts.config = source.config();
+  const Checkpoint checkpoint = source.checkpoint();
+  for (const auto& [name, tensor] : checkpoint.tensors) {
+    const int64_t values = tensor.count(), bytes = bytes_of(tensor.dtype, values);
+    for (Stored* sum : {&facts.by_part[part_of(name, facts.config.layers)], &facts.by_type[name_of(tensor.dtype)], &facts.all}) {
+      sum->values += values;
+      sum->bytes += bytes;
+    }
+  }
+  facts.parameters = count_parameters(facts.config);
+  facts.row_bf16 = KvCache::bytes_per_row(facts.config, DType::bf16);
+  facts.row_f32 = KvCache::bytes_per_row(facts.config, DType::f32);
+  for (const auto& file : checkpoint.files) facts.files.emplace_back(file.filename().string(), int64_t(std::filesystem::file_size(file)));
+  return facts;
+}
+
+std::string attention_line(const ModelConfig& c) {
+  std::string line;
+  if (c.attention == AttentionKind::mla) {
+    line = fmt::format("latent (MLA): {} heads, latents of {} + {} rotated, queries {}", c.heads, c.kv_rank, c.rope_dim,
+                       c.q_rank > 0 ? fmt::format("of rank {}", c.q_rank) : "of full rank");
+  } else {
+    line = fmt::format("{} query heads, {} key/value heads of {}", c.heads, c.kv_heads, c.head_dim);
+    if (c.qkv_bias) line += ", with bias";
+    if (c.qk_norm) line += ", normed queries and keys";
+  }
+  if (c.indexer.heads > 0) line += fmt::format("; an indexer of {} heads picks {} keys", c.indexer.heads, with_commas(c.indexer.keys));
+  return line;
+}
+
+std::string feed_forward_line(const ModelConfig& c) {
+  if (c.moe.experts == 0) return fmt::format("dense, {}", with_commas(c.ffn_dim));
+  std::string line = fmt::format("{} experts of {}, {} active", c.moe.experts, with_commas(c.moe.expert_dim), c.moe.active);
+  if (c.moe.shared > 0) line += fmt::format(", {} shared", c.moe.shared);
+  if (c.moe.groups > 1) line += fmt::format(", from {} of {} groups", c.moe.active_groups, c.moe.groups);
+  line += c.moe.score == RouterScore::sigmoid ? ", sigmoid router" : ", softmax router";
+  if (c.dense_layers > 0) line += fmt::format("; the first {} dense, {}", c.dense_layers == 1 ? "layer" : fmt::format("{} layers", c.dense_layers), with_commas(c.ffn_dim));
+  return line;
+}
+
+std::string rope_line(const ModelConfig& c) {
+  constexpr const char* names[] = {"", "linear", "llama3", "YaRN"};
+  std::string line = fmt::format("base {}", c.rope.theta);
+  if (c.rope.scaling != RopeScaling::none) line += fmt::format(", {} scaling by {}", names[int(c.rope.scaling)], c.rope.factor);
+  if (c.rope.original_context > 0) line += fmt::format(" from {}", with_commas(c.rope.original_context));
+  return line;
+}
+
+std::string first_line(const std::string& text) { return in_quotes(text.substr(0, std::min<size_t>(text.find('\n'), 60))); }
+
+void print_table(const ModelSource& source, const Facts& facts, const Tokenizer& tokenizer, const std::optional<ChatTemplate>& chat) {
+  const ModelConfig& c = facts.config;
+  const Style style = output_style();
+  const auto heading = [&](const char* text) { put(fmt::format("\n{}{}{}\n", style.bold, text, style.plain)); };
+  std::vector<std::vector<std::string>> rows;
+  rows.push_back({"model", source.path().string()});
+  rows.push_back({"family", c.family});
+  rows.push_back({"parameters", with_commas(facts.parameters.total)});
+  if (facts.parameters.active != facts.parameters.total) rows.push_back({"  active per token", with_commas(facts.parameters.active)});
+  rows.push_back({"layers", c.draft_layers > 0 ? fmt::format("{}, and {} for drafting that {} not run", c.layers, c.draft_layers, c.draft_layers == 1 ? "is" : "are")
+                                               : std::to_string(c.layers)});
+  rows.push_back({"width", with_commas(c.dim)});
+  rows.push_back({"attention", attention_line(c)});
+  rows.push_back({"feed-forward", feed_forward_line(c)});
+  rows.push_back({"rotary positions", rope_line(c)});
+  rows.push_back({"vocabulary", fmt::format("{}, head {}", with_commas(c.vocab), c.tied_head ? "tied to the embedding" : "of its own")});
+  rows.push_back({"context", with_commas(c.context) + " tokens"});
+  rows.push_back({"  memory per token", fmt::format("{} bytes in bf16, {} in f32", with_commas(facts.row_bf16), with_commas(facts.row_f32))});
+  rows.push_back({"  memory when full", fmt::format("{} in bf16, {} in f32", as_bytes(double(facts.row_bf16) * double(c.context)), as_bytes(double(facts.row_f32) * double(c.context)))});
+  rows.push_back({"tokenizer", fmt::format("{} tokens, {}", with_commas(tokenizer.size()), tokenizer.adds_begin() ? "puts a begin token in front" : "no begin token in front")});
+  rows.push_back({"chat template", chat ? "yes, " + first_line(chat->source()) : "no: a base model"});
+  put(table(rows, "ll"));
+
+  heading("Stored weights");
+  rows = {{"part", "values", "bytes", "share"}};
+  for (const std::string_view part : parts) {
+    const auto at = facts.by_part.find(part);
+    if (at == facts.by_part.end()) continue;
+    rows.push_back({std::string(part), with_commas(at->second.values), as_bytes(double(at->second.bytes)),
+                    fmt::format("{:.1f} %", 100.0 * double(at->second.bytes) / double(facts.all.bytes))});
+  }
+  rows.push_back({"all", with_commas(facts.all.values), as_bytes(double(facts.all.bytes)), ""});
+  for (const auto& [type, sum] : facts.by_type)
+    rows.push_back({fmt::format("  as {}", type), with_commas(sum.values), as_bytes(double(sum.bytes)), fmt::format("{:.1f} %", 100.0 * double(sum.bytes) / double(facts.all.bytes))});
+  put(table(rows, "lrrr"));
+
+  heading("Files");
+  rows = {};
+  for (const auto& [name, bytes] : facts.files) rows.push_back({name, as_bytes(double(bytes))});
+  put(table(rows, "lr"));
+}
+
+void print_json(const ModelSource& source, const Facts& facts, const Tokenizer& tokenizer, const std::optional<ChatTemplate>& chat) {
+  const ModelConfig& c = facts.config;
+  Json json{{"model", source.path().string()}, {"family", c.family}};
+  json["parameters"] = {{"total", facts.parameters.total}, {"active", facts.parameters.active}};
+  json["layers"] = c.layers;
+  json["dim"] = c.dim;
+  json["heads"] = c.heads;
+  json["vocab"] = c.vocab;
+  json["context"] = c.context;
+  json["attention"] = attention_line(c);
+  json["feed_forward"] = feed_forward_line(c);
+  json["experts"] = c.moe.experts;
+  json["active_experts"] = c.moe.active;
+  json["tied_head"] = c.tied_head;
+  json["draft_layers"] = c.draft_layers;
+  json["bytes_per_context_token"] = {{"bf16", facts.row_bf16}, {"f32", facts.row_f32}};
+  json["stored"] = {{"values", facts.all.values}, {"bytes", facts.all.bytes}};
+  for (const auto& [part, sum] : facts.by_part) json["parts"][std::string(part)] = {{"values", sum.values}, {"bytes", sum.bytes}};
+  for (const auto& [type, sum] : facts.by_type) json["types"][std::string(type)] = {{"values", sum.values}, {"bytes", sum.bytes}};
+  json["tokenizer"] = {{"size", tokenizer.size()}, {"adds_begin", tokenizer.adds_begin()}};
+  json["chat_template"] = chat ? Json(chat->source()) : Json();
+  for (const auto& [name, bytes] : facts.files) json["files"].push_back({{"name", name}, {"bytes", bytes}});
+  put(json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+void run(const Options& options) {
+  const ModelSource source = open_model(options.model);
+  const Facts facts = gather(source);
+  const Tokenizer tokenizer = source.tokenizer();
+  const std::optional<ChatTemplate> chat = source.chat_template();
+  (options.json ? print_json : print_table)(source, facts, tokenizer, chat);
+}
+
+}  // namespace
+
+void add_info(CLI::App& app) {
+  auto options = std::make_shared<Options>();
+  CLI::App* command = add_command(app, "info", "what a checkpoint is: shapes, parameters, bytes, tokenizer, template, files", R"(  hadal info smollm2
+  hadal info path/to/model --json)");
+  add_model(command, options->model);
+  add_json(command, options->json);
+  command->callback([options] { run(*options); });
+}
+
+}  // namespace hadal
