@@ -7,6 +7,7 @@
 
 #include "cli/commands.h"
 #include "cli/complete.h"
+#include "cli/conversation.h"
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/sampling.h"
@@ -47,8 +48,8 @@ CompletionRequest request_for(const Options& options, const ModelSource& source,
     return request;
   }
   std::vector<Message> messages;
-  if (!options.system.empty()) messages.push_back({.role = "system", .content = options.system});
-  messages.push_back({.role = "user", .content = text});
+  if (!options.system.empty()) messages.push_back(said("system", options.system));
+  messages.push_back(said("user", text));
   TemplateVariables variables;
   if (!options.thinking.empty()) variables.thinking = options.thinking == "on";
   request.prompt = chat_prompt(tokenizer, *chat, messages, variables);
@@ -126,7 +127,7 @@ void run(const Options& options) {
     if (options.ids && options.logprobs < 0) put("\n");
   }
   flush_output();
-  if (!options.json) fmt::print(stderr, "{}{}\n", notes_are_seen() ? "\n" : "", figures(done));
+  if (!options.json) note(figures(done));
 }
 
 }  // namespace

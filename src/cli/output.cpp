@@ -50,22 +50,25 @@ size_t width_of(std::string_view text) {
   return size_t(std::count_if(text.begin(), text.end(), [](char c) { return (uint8_t(c) & 0xc0) != 0x80; }));
 }
 
+Style style_for(int file) {
+  const char* kind = std::getenv("TERM");
+  const bool plain = !::isatty(file) || kind == nullptr || std::strcmp(kind, "dumb") == 0 || std::getenv("NO_COLOR") != nullptr;
+  return plain ? Style{} : Style{"\x1b[2m", "\x1b[1m", "\x1b[0m"};
+}
+
 }  // namespace
 
 void put(std::string_view text) { expect_written(std::fwrite(text.data(), 1, text.size(), stdout) == text.size()); }
 void flush_output() { expect_written(std::fflush(stdout) == 0 && std::ferror(stdout) == 0); }
 
-bool output_is_terminal() {
-  const char* kind = std::getenv("TERM");
-  return ::isatty(STDOUT_FILENO) && kind != nullptr && std::strcmp(kind, "dumb") != 0;
+void note(std::string_view text) {
+  flush_output();
+  const Style style = style_for(STDERR_FILENO);
+  fmt::print(stderr, "{}{}{}\n", style.dim, text, style.plain);
 }
 
 bool notes_are_seen() { return ::isatty(STDERR_FILENO); }
-
-Style output_style() {
-  if (!output_is_terminal() || std::getenv("NO_COLOR") != nullptr) return {};
-  return {"\x1b[2m", "\x1b[1m", "\x1b[0m"};
-}
+Style output_style() { return style_for(STDOUT_FILENO); }
 
 std::string with_commas(int64_t value) {
   std::string text = std::to_string(value);

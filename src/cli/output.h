@@ -10,9 +10,10 @@ namespace hadal {
 void put(std::string_view text);  // to standard output; Error when it cannot be written (a disk that is full)
 void flush_output();
 
-bool output_is_terminal();  // standard output, and the terminal can do more than plain text
-bool notes_are_seen();      // standard error is a terminal
-struct Style {              // escape sequences, empty where they would only be noise
+void note(std::string_view text);  // a line on standard error, dimmed on a terminal, behind all that was put
+
+bool notes_are_seen();  // standard error is a terminal
+struct Style {          // escape sequences, empty where they would only be noise
   std::string_view dim, bold, plain;
 };
 Style output_style();
