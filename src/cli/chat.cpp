@@ -92,7 +92,8 @@ class Chat {
 
   void greet() {
     const Style style = output_style();
-    put(fmt::format("{}{}{}  {} parameters, context of {} tokens\n", style.bold, options_.model, style.plain, with_commas(count_parameters(model_.config).total), with_commas(room())));
+    put(fmt::format("{}{}{}  {} parameters, context of {} tokens\n", style.bold, options_.model, style.plain,
+                    with_commas(count_parameters(model_.config).total), with_commas(room())));
     put(fmt::format("{}/help lists the commands, Ctrl-C stops a reply, Ctrl-D leaves.{}\n\n", style.dim, style.plain));
     flush_output();
   }
@@ -135,11 +136,13 @@ class Chat {
         "/load FILE    goes on with a saved talk\n"
         "/stats        speed of the last reply, use of the context\n"
         "/exit         leaves, as Ctrl-D does\n"
-        "A line that ends with \\ goes on in the next one. Ctrl-C stops a reply. Up and down walk through what you typed, Ctrl-R searches it.\n");
+        "A line that ends with \\ goes on in the next one. Ctrl-C stops a reply. Up and down walk through what you typed, Ctrl-R searches "
+        "it.\n");
   }
 
   void system(const std::string& text) {
-    if (text.empty()) return note(conversation_.system.empty() ? "No system message: the template's own, if it has one." : conversation_.system);
+    if (text.empty())
+      return note(conversation_.system.empty() ? "No system message: the template's own, if it has one." : conversation_.system);
     conversation_.system = text == "-" ? "" : text;
     note(text == "-" ? "System message removed." : "System message set; it counts from the next reply on.");
   }
@@ -181,7 +184,8 @@ class Chat {
     request.prompt = chat_prompt(tokenizer_, template_, conversation_.all(), variables);
     const int64_t tokens = int64_t(request.prompt.tokens.size());
     if (tokens >= room()) {
-      note(fmt::format("The context is full: the talk takes {} tokens of {}. /reset starts anew; /save FILE keeps the talk first.", with_commas(tokens), with_commas(room())));
+      note(fmt::format("The context is full: the talk takes {} tokens of {}. /reset starts anew; /save FILE keeps the talk first.",
+                       with_commas(tokens), with_commas(room())));
       return;
     }
     request.sampling = sampling_;
@@ -197,7 +201,8 @@ class Chat {
     if (std::string_view(last_.finish) == "interrupted") note("(stopped)");
     if (std::string_view(last_.finish) == "length") {
       const bool full = tokens + int64_t(last_.tokens.size()) >= room();
-      note(full ? fmt::format("(cut: the context of {} tokens is full; /reset starts anew)", with_commas(room())) : fmt::format("(cut after --max-tokens {})", options_.max_tokens));
+      note(full ? fmt::format("(cut: the context of {} tokens is full; /reset starts anew)", with_commas(room()))
+                : fmt::format("(cut after --max-tokens {})", options_.max_tokens));
     }
     if (editor_.interactive()) put("\n");
   }
@@ -227,9 +232,17 @@ Inside: /help /system /reset /retry /save /load /stats /exit. Ctrl-C stops a rep
 Reasoning is shown dimmed. What you type is kept in chat_history in the cache folder (see `hadal models`).)");
   add_model(command, options->model)->required(false)->capture_default_str();
   command->add_option("--system", options->system, "what the model is told before the talk")->type_name("TEXT");
-  command->add_option("--thinking", options->thinking, "for models that reason when told to")->check(CLI::IsMember({"on", "off"}))->type_name("on|off");
-  command->add_option("--max-tokens", options->max_tokens, "longest reply; 0: as long as the context has room")->check(CLI::Range(int64_t(0), int64_t(1) << 31))->type_name("N")->capture_default_str();
-  command->add_option("--context", options->context, "tokens to remember; 0: as many as the model can, less where memory is short")->check(CLI::Range(int64_t(0), int64_t(1) << 31))->type_name("N")->capture_default_str();
+  command->add_option("--thinking", options->thinking, "for models that reason when told to")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->type_name("on|off");
+  command->add_option("--max-tokens", options->max_tokens, "longest reply; 0: as long as the context has room")
+      ->check(CLI::Range(int64_t(0), int64_t(1) << 31))
+      ->type_name("N")
+      ->capture_default_str();
+  command->add_option("--context", options->context, "tokens to remember; 0: as many as the model can, less where memory is short")
+      ->check(CLI::Range(int64_t(0), int64_t(1) << 31))
+      ->type_name("N")
+      ->capture_default_str();
   add_sampling(command, options->sampling);
   add_feeding(command, options->feeding);
   add_threads(command);

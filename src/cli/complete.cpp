@@ -1,5 +1,7 @@
 #include "cli/complete.h"
 
+#include <fmt/format.h>
+
 #include <chrono>
 
 #include "cli/output.h"
@@ -55,28 +57,38 @@ Completion complete(Engine& engine, const Tokenizer& tokenizer, const Completion
 }
 
 std::string figures(const Completion& completion) {
-  const auto plural = [](size_t count, const char* what) { return fmt::format("{} {}{}", with_commas(int64_t(count)), what, count == 1 ? "" : "s"); };
-  std::string line = fmt::format("{} at {}/s, {}", plural(size_t(completion.prompt_tokens), "prompt token"), as_rate(completion.prompt_rate()),
-                                 plural(completion.tokens.size(), "token"));
+  const auto plural = [](size_t count, const char* what) {
+    return fmt::format("{} {}{}", with_commas(int64_t(count)), what, count == 1 ? "" : "s");
+  };
+  std::string line = fmt::format("{} at {}/s, {}", plural(size_t(completion.prompt_tokens), "prompt token"),
+                                 as_rate(completion.prompt_rate()), plural(completion.tokens.size(), "token"));
   if (completion.tokens.size() > 1) line += fmt::format(" at {}/s", as_rate(completion.reply_rate()));
   return line + ", finish: " + completion.finish;
 }
 
 void ReplyPrinter::show(std::span<const ReplyPiece> text) {
-  const Style style = output_style();
   for (const ReplyPiece& piece : text) {
-    std::string_view shown = piece.text;
-    const bool reasoning = piece.kind == ReplyPiece::Kind::reasoning;
-    if (reasoning != in_reasoning_) {
-      if (reasoning) put(style.dim.empty() ? "<think>\n" : style.dim);
-      else put(style.dim.empty() ? "\n</think>\n\n" : fmt::format("{}\n\n", style.plain));
-      in_reasoning_ = reasoning;
-    }
-    if (shown.empty()) continue;
-    put(shown);
-    line_open_ = !shown.ends_with('\n');
+    if (piece.text.empty()) continue;
+    if (piece.kind == ReplyPiece::Kind::reasoning && !in_reasoning_) open_reasoning();
+    if (piece.kind == ReplyPiece::Kind::answer && in_reasoning_) close_reasoning();
+    put(piece.text);
+    line_open_ = !piece.text.ends_with('\n');
   }
   flush_output();
+}
+
+void ReplyPrinter::open_reasoning() {
+  const Style style = output_style();
+  put(style.dim.empty() ? "<think>\n" : style.dim);
+  in_reasoning_ = true;
+}
+
+void ReplyPrinter::close_reasoning() {
+  const Style style = output_style();
+  if (line_open_) put("\n");
+  put(style.dim.empty() ? "</think>\n" : style.plain);
+  put("\n");
+  in_reasoning_ = line_open_ = false;
 }
 
 void ReplyPrinter::finish() {

@@ -30,8 +30,8 @@ struct Completion {
   double reply_rate() const { return double(tokens.size() - 1) / reply_seconds; }  // of at least two tokens
 };
 
-// Runs until the reply ends or Ctrl-C is pressed (InterruptGuard). `show` is called with each token and the text that became readable with it,
-// and at the end once without a token. Error: what Engine::submit says.
+// Runs until the reply ends or Ctrl-C is pressed (InterruptGuard). `show` is called with each token and the text that became readable with
+// it, and at the end once without a token. Error: what Engine::submit says.
 using ShowReply = std::function<void(const Token* token, std::span<const ReplyPiece> text)>;
 Completion complete(Engine& engine, const Tokenizer& tokenizer, const CompletionRequest& request, const ShowReply& show);
 
@@ -45,7 +45,9 @@ class ReplyPrinter {
   void finish();  // closes what is open and ends the line
 
  private:
-  bool in_reasoning_ = false, at_answer_start_ = false, line_open_ = false;
+  void open_reasoning();
+  void close_reasoning();
+  bool in_reasoning_ = false, line_open_ = false;
 };
 
 }  // namespace hadal

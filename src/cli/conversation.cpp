@@ -39,7 +39,8 @@ void save_conversation(const Conversation& conversation, const std::filesystem::
     if (!message.reasoning.empty()) entry["reasoning_content"] = message.reasoning;
     json["messages"].push_back(std::move(entry));
   }
-  if (std::filesystem::exists(path) && !std::filesystem::is_regular_file(path)) throw Error("cannot write {}: expected a regular file", path.string());
+  if (std::filesystem::exists(path) && !std::filesystem::is_regular_file(path))
+    throw Error("cannot write {}: expected a regular file", path.string());
   write_atomically(path, [&](std::ostream& out) { out << json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) << '\n'; });
 }
 

@@ -14,7 +14,7 @@ struct Conversation {
   std::string system;             // empty: none
   std::vector<Message> messages;  // user and assistant by turns
 
-  std::vector<Message> all() const;  // the system message first
+  std::vector<Message> all() const;   // the system message first
   void ask(const std::string& text);  // an earlier question without an answer is forgotten
   bool take_back_answer();            // so that the last question can be answered anew; false: nothing was asked
 };

@@ -66,7 +66,8 @@ std::string logprob_line(const Tokenizer& tokenizer, const Token& token) {
 }
 
 void print_json(const Completion& done, const CompletionRequest& request, const Tokenizer& tokenizer) {
-  nlohmann::ordered_json json{{"text", done.answer}, {"reasoning", done.reasoning}, {"finish", done.finish}, {"seed", request.sampling.seed}};
+  nlohmann::ordered_json json{
+      {"text", done.answer}, {"reasoning", done.reasoning}, {"finish", done.finish}, {"seed", request.sampling.seed}};
   json["prompt_tokens"] = done.prompt_tokens;
   json["tokens"] = done.tokens.size();
   json["prompt_tokens_per_second"] = done.prompt_rate();
@@ -145,10 +146,17 @@ model continues. The reply is written to standard output as it comes, figures to
   add_text(command, options->text);
   add_ids(command, "--prompt-ids", options->prompt_ids, "the prompt as token ids, given to the model as they are");
   command->add_option("--system", options->system, "a system message in front of the prompt")->type_name("TEXT");
-  command->add_option("--thinking", options->thinking, "for models that reason when told to")->check(CLI::IsMember({"on", "off"}))->type_name("on|off");
+  command->add_option("--thinking", options->thinking, "for models that reason when told to")
+      ->check(CLI::IsMember({"on", "off"}))
+      ->type_name("on|off");
   command->add_flag("--raw", options->raw, "no chat template: the text itself, behind the begin token where the tokenizer wants one");
-  command->add_option("--max-tokens", options->max_tokens, "longest reply")->check(CLI::Range(int64_t(1), int64_t(1) << 31))->type_name("N")->capture_default_str();
-  command->add_option("--logprobs", options->logprobs, "print each token with its log-probability and the N likeliest")->check(CLI::Range(0, 1000))->type_name("N");
+  command->add_option("--max-tokens", options->max_tokens, "longest reply")
+      ->check(CLI::Range(int64_t(1), int64_t(1) << 31))
+      ->type_name("N")
+      ->capture_default_str();
+  command->add_option("--logprobs", options->logprobs, "print each token with its log-probability and the N likeliest")
+      ->check(CLI::Range(0, 1000))
+      ->type_name("N");
   command->add_flag("--ids", options->ids, "print the reply as token ids");
   add_sampling(command, options->sampling);
   add_feeding(command, options->feeding);

@@ -25,7 +25,8 @@ struct Options {
 };
 
 // Parts in the order in which they are shown.
-constexpr std::string_view parts[] = {"embedding", "attention", "dense feed-forward", "experts", "shared experts", "router", "norms", "head", "draft layers", "other"};
+constexpr std::string_view parts[] = {"embedding", "attention", "dense feed-forward", "experts", "shared experts", "router",
+                                      "norms",     "head",      "draft layers",       "other"};
 
 std::string_view part_of(std::string_view name, int64_t layers) {
   const auto has = [&](std::string_view what) { return name.find(what) != name.npos; };
@@ -93,7 +94,9 @@ std::string feed_forward_line(const ModelConfig& c) {
   if (c.moe.shared > 0) line += fmt::format(", {} shared", c.moe.shared);
   if (c.moe.groups > 1) line += fmt::format(", from {} of {} groups", c.moe.active_groups, c.moe.groups);
   line += c.moe.score == RouterScore::sigmoid ? ", sigmoid router" : ", softmax router";
-  if (c.dense_layers > 0) line += fmt::format("; the first {} dense, {}", c.dense_layers == 1 ? "layer" : fmt::format("{} layers", c.dense_layers), with_commas(c.ffn_dim));
+  if (c.dense_layers > 0)
+    line += fmt::format("; the first {} dense, {}", c.dense_layers == 1 ? "layer" : fmt::format("{} layers", c.dense_layers),
+                        with_commas(c.ffn_dim));
   return line;
 }
 
@@ -116,7 +119,8 @@ void print_table(const ModelSource& source, const Facts& facts, const Tokenizer&
   rows.push_back({"family", c.family});
   rows.push_back({"parameters", with_commas(facts.parameters.total)});
   if (facts.parameters.active != facts.parameters.total) rows.push_back({"  active per token", with_commas(facts.parameters.active)});
-  rows.push_back({"layers", c.draft_layers > 0 ? fmt::format("{}, and {} for drafting that {} not run", c.layers, c.draft_layers, c.draft_layers == 1 ? "is" : "are")
+  rows.push_back({"layers", c.draft_layers > 0 ? fmt::format("{}, and {} for drafting that {} not run", c.layers, c.draft_layers,
+                                                             c.draft_layers == 1 ? "is" : "are")
                                                : std::to_string(c.layers)});
   rows.push_back({"width", with_commas(c.dim)});
   rows.push_back({"attention", attention_line(c)});
@@ -124,9 +128,12 @@ void print_table(const ModelSource& source, const Facts& facts, const Tokenizer&
   rows.push_back({"rotary positions", rope_line(c)});
   rows.push_back({"vocabulary", fmt::format("{}, head {}", with_commas(c.vocab), c.tied_head ? "tied to the embedding" : "of its own")});
   rows.push_back({"context", with_commas(c.context) + " tokens"});
-  rows.push_back({"  memory per token", fmt::format("{} bytes in bf16, {} in f32", with_commas(facts.row_bf16), with_commas(facts.row_f32))});
-  rows.push_back({"  memory when full", fmt::format("{} in bf16, {} in f32", as_bytes(double(facts.row_bf16) * double(c.context)), as_bytes(double(facts.row_f32) * double(c.context)))});
-  rows.push_back({"tokenizer", fmt::format("{} tokens, {}", with_commas(tokenizer.size()), tokenizer.adds_begin() ? "puts a begin token in front" : "no begin token in front")});
+  rows.push_back(
+      {"  memory per token", fmt::format("{} bytes in bf16, {} in f32", with_commas(facts.row_bf16), with_commas(facts.row_f32))});
+  rows.push_back({"  memory when full", fmt::format("{} in bf16, {} in f32", as_bytes(double(facts.row_bf16) * double(c.context)),
+                                                    as_bytes(double(facts.row_f32) * double(c.context)))});
+  rows.push_back({"tokenizer", fmt::format("{} tokens, {}", with_commas(tokenizer.size()),
+                                           tokenizer.adds_begin() ? "puts a begin token in front" : "no begin token in front")});
   rows.push_back({"chat template", chat ? "yes, " + first_line(chat->source()) : "no: a base model"});
   put(table(rows, "ll"));
 
@@ -140,7 +147,8 @@ void print_table(const ModelSource& source, const Facts& facts, const Tokenizer&
   }
   rows.push_back({"all", with_commas(facts.all.values), as_bytes(double(facts.all.bytes)), ""});
   for (const auto& [type, sum] : facts.by_type)
-    rows.push_back({fmt::format("  as {}", type), with_commas(sum.values), as_bytes(double(sum.bytes)), fmt::format("{:.1f} %", 100.0 * double(sum.bytes) / double(facts.all.bytes))});
+    rows.push_back({fmt::format("  as {}", type), with_commas(sum.values), as_bytes(double(sum.bytes)),
+                    fmt::format("{:.1f} %", 100.0 * double(sum.bytes) / double(facts.all.bytes))});
   put(table(rows, "lrrr"));
 
   heading("Files");
@@ -186,7 +194,8 @@ void run(const Options& options) {
 
 void add_info(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = add_command(app, "info", "what a checkpoint is: shapes, parameters, bytes, tokenizer, template, files", R"(  hadal info smollm2
+  CLI::App* command =
+      add_command(app, "info", "what a checkpoint is: shapes, parameters, bytes, tokenizer, template, files", R"(  hadal info smollm2
   hadal info path/to/model --json)");
   add_model(command, options->model);
   add_json(command, options->json);

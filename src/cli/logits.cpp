@@ -39,11 +39,13 @@ void run(const Options& options) {
   write_atomically(options.out, [&](std::ostream& out) {
     out << npy_header(count, config.vocab);
     feeder.run(options.ids, 0, count, [&](int64_t row, Mat<float> logits) {
-      for (int64_t r = 0; r < logits.rows; ++r) out.write(reinterpret_cast<const char*>(logits.row(r)), std::streamsize(sizeof(float)) * logits.cols);
+      for (int64_t r = 0; r < logits.rows; ++r)
+        out.write(reinterpret_cast<const char*>(logits.row(r)), std::streamsize(sizeof(float)) * logits.cols);
       progress.update(row + logits.rows, count);
     });
   });
-  if (options.json) return put(nlohmann::ordered_json{{"out", options.out}, {"shape", {count, config.vocab}}, {"dtype", "float32"}}.dump() + "\n");
+  if (options.json)
+    return put(nlohmann::ordered_json{{"out", options.out}, {"shape", {count, config.vocab}}, {"dtype", "float32"}}.dump() + "\n");
   put(fmt::format("{}: float32 [{}, {}]\n", options.out, count, config.vocab));
 }
 
@@ -51,7 +53,8 @@ void run(const Options& options) {
 
 void add_logits(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = add_command(app, "logits", "logits of given tokens, into a .npy file", R"(  hadal logits path/to/model --ids 1,2,3 --out logits.npy
+  CLI::App* command =
+      add_command(app, "logits", "logits of given tokens, into a .npy file", R"(  hadal logits path/to/model --ids 1,2,3 --out logits.npy
   hadal logits path/to/model --ids 1,2,3 --out logits.npy --chunk 1 --cache f32
 
 Row i holds the logits for the token that follows token i: float32 [tokens, vocab], read with numpy.load.

@@ -91,14 +91,21 @@ void show_presets(bool json) {
     Json out = Json::array();
     for (const Preset& p : presets()) {
       const ParameterCount count = count_parameters(p.config);
-      out.push_back({{"name", p.name}, {"repository", p.repository}, {"total", count.total}, {"active", count.active}, {"layers", p.config.layers}, {"dim", p.config.dim}, {"context", p.config.context}});
+      out.push_back({{"name", p.name},
+                     {"repository", p.repository},
+                     {"total", count.total},
+                     {"active", count.active},
+                     {"layers", p.config.layers},
+                     {"dim", p.config.dim},
+                     {"context", p.config.context}});
     }
     return put(out.dump(2) + "\n");
   }
   std::vector<std::vector<std::string>> rows{{"name", "parameters", "active", "layers", "width", "context", "repository"}};
   for (const Preset& p : presets()) {
     const ParameterCount count = count_parameters(p.config);
-    rows.push_back({p.name, with_commas(count.total), with_commas(count.active), std::to_string(p.config.layers), with_commas(p.config.dim), with_commas(p.config.context), p.repository});
+    rows.push_back({p.name, with_commas(count.total), with_commas(count.active), std::to_string(p.config.layers), with_commas(p.config.dim),
+                    with_commas(p.config.context), p.repository});
   }
   put(table(rows, "lrrrrrl"));
 }

@@ -35,7 +35,8 @@ std::vector<int32_t> parse_ids(const std::string& text) {
     if (at == end) return ids;
     int32_t id = 0;
     const auto [stop, problem] = std::from_chars(at, end, id);
-    if (problem != std::errc() || id < 0) throw CLI::ValidationError(fmt::format("expected token ids like 1,2,3, found '{}'", std::string(at, end)));
+    if (problem != std::errc() || id < 0)
+      throw CLI::ValidationError(fmt::format("expected token ids like 1,2,3, found '{}'", std::string(at, end)));
     ids.push_back(id);
     at = stop;
   }
@@ -50,11 +51,15 @@ CLI::App* add_command(CLI::App& app, const std::string& name, const std::string&
 }
 
 CLI::Option* add_model(CLI::App* command, std::string& model) {
-  return command->add_option("model", model, "a folder in Hugging Face layout, a .gguf file, or a name (see `hadal models`)")->required()->type_name("MODEL");
+  return command->add_option("model", model, "a folder in Hugging Face layout, a .gguf file, or a name (see `hadal models`)")
+      ->required()
+      ->type_name("MODEL");
 }
 
 void add_threads(CLI::App* command) {
-  command->add_option_function<int>("--threads", [](int count) { set_pool_threads(count); }, "threads to compute with; default: every core this process may use")
+  command
+      ->add_option_function<int>(
+          "--threads", [](int count) { set_pool_threads(count); }, "threads to compute with; default: every core this process may use")
       ->check(CLI::Range(1, 1024))
       ->type_name("N");
 }
@@ -62,11 +67,15 @@ void add_threads(CLI::App* command) {
 void add_json(CLI::App* command, bool& json) { command->add_flag("--json", json, "one JSON document on standard output, for programs"); }
 
 void add_ids(CLI::App* command, const std::string& name, std::vector<int32_t>& ids, const std::string& what) {
-  command->add_option_function<std::string>(name, [&ids](const std::string& text) { ids = parse_ids(text); }, what)->type_name("1,2,3");
+  command
+      ->add_option_function<std::string>(
+          name, [&ids](const std::string& text) { ids = parse_ids(text); }, what)
+      ->type_name("1,2,3");
 }
 
 void add_text(CLI::App* command, TextOptions& options) {
-  CLI::Option* text = command->add_option("-p,--prompt", options.text, "the text; without -p and -f it is read from standard input")->type_name("TEXT");
+  CLI::Option* text =
+      command->add_option("-p,--prompt", options.text, "the text; without -p and -f it is read from standard input")->type_name("TEXT");
   command->add_option("-f,--file", options.file, "a file that holds the text; - is standard input")->type_name("FILE")->excludes(text);
 }
 
@@ -90,7 +99,10 @@ std::string without_last_newline(std::string text) {
 }
 
 void add_feeding(CLI::App* command, FeedingOptions& options) {
-  command->add_option("--chunk", options.chunk, "prompt tokens per forward pass")->check(CLI::Range(int64_t(1), int64_t(1) << 20))->type_name("N")->capture_default_str();
+  command->add_option("--chunk", options.chunk, "prompt tokens per forward pass")
+      ->check(CLI::Range(int64_t(1), int64_t(1) << 20))
+      ->type_name("N")
+      ->capture_default_str();
   command->add_option("--cache", options.cache, "how keys and values are kept; default: f32 when the weights are f32, else bf16")
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->type_name("f32|bf16");

@@ -18,10 +18,10 @@ struct Style {          // escape sequences, empty where they would only be nois
 };
 Style output_style();
 
-std::string with_commas(int64_t value);  // 1,234,567
-std::string as_bytes(double bytes);      // 1.23 GB; decimal units
-std::string as_time(double seconds);     // 4 s, 2:05, 1:02:03
-std::string as_rate(double per_second);  // three digits: 0.123, 1.23, 12.3, 123, 1,234
+std::string with_commas(int64_t value);         // 1,234,567
+std::string as_bytes(double bytes);             // 1.23 GB; decimal units
+std::string as_time(double seconds);            // 4 s, 2:05, 1:02:03
+std::string as_rate(double per_second);         // three digits: 0.123, 1.23, 12.3, 123, 1,234
 std::string in_quotes(std::string_view bytes);  // in double quotes, control characters escaped, invalid UTF-8 as \xNN
 
 // Columns side by side; align has one letter per column, l or r. The first row is the heading.

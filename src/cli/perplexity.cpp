@@ -44,8 +44,9 @@ void run(const Options& options) {
     });
   }
   if (options.json) {
-    const nlohmann::ordered_json json{{"perplexity", result.value}, {"standard_error", result.standard_error}, {"mean_nll", result.mean_nll},
-                                      {"scored", result.scored},    {"windows", result.windows},               {"context", options.context},
+    const nlohmann::ordered_json json{{"perplexity", result.value},  {"standard_error", result.standard_error},
+                                      {"mean_nll", result.mean_nll}, {"scored", result.scored},
+                                      {"windows", result.windows},   {"context", options.context},
                                       {"tokens", tokens.size()}};
     return put(json.dump(2) + "\n");
   }
@@ -69,8 +70,14 @@ Definition:
   predictions were independent. This is what the tool of the same name in llama.cpp computes by default.)");
   add_model(command, options->model);
   add_text(command, options->text);
-  command->add_option("--context", options->context, "tokens of a window")->check(CLI::Range(int64_t(3), int64_t(1) << 31))->type_name("N")->capture_default_str();
-  command->add_option("--max-windows", options->max_windows, "stop after so many windows; 0: the whole text")->check(CLI::NonNegativeNumber)->type_name("N")->capture_default_str();
+  command->add_option("--context", options->context, "tokens of a window")
+      ->check(CLI::Range(int64_t(3), int64_t(1) << 31))
+      ->type_name("N")
+      ->capture_default_str();
+  command->add_option("--max-windows", options->max_windows, "stop after so many windows; 0: the whole text")
+      ->check(CLI::NonNegativeNumber)
+      ->type_name("N")
+      ->capture_default_str();
   add_feeding(command, options->feeding);
   add_threads(command);
   add_json(command, options->json);

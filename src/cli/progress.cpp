@@ -20,8 +20,8 @@ size_t terminal_width() {
 }
 }  // namespace
 
-std::string progress_line(const std::string& task, const std::string& things, Progress::Unit unit, int64_t done, int64_t total, int64_t already,
-                          double seconds, const std::string& note) {
+std::string progress_line(const std::string& task, const std::string& things, Progress::Unit unit, int64_t done, int64_t total,
+                          int64_t already, double seconds, const std::string& note) {
   const auto amount = [&](double n) { return unit == Progress::Unit::bytes ? as_bytes(n) : with_commas(int64_t(n)); };
   const double rate = seconds > 0 ? double(done - already) / seconds : 0;
   std::string line = task + ": " + amount(double(done));
@@ -34,7 +34,12 @@ std::string progress_line(const std::string& task, const std::string& things, Pr
 }
 
 Progress::Progress(std::string task, std::string things, Unit unit)
-    : task_(std::move(task)), things_(std::move(things)), unit_(unit), terminal_(notes_are_seen()), start_(Clock::now()), next_(start_ + quiet_at_first) {}
+    : task_(std::move(task)),
+      things_(std::move(things)),
+      unit_(unit),
+      terminal_(notes_are_seen()),
+      start_(Clock::now()),
+      next_(start_ + quiet_at_first) {}
 
 Progress::~Progress() {
   if (drawn_) fmt::print(stderr, "\r\x1b[K");

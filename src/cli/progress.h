@@ -11,7 +11,7 @@ class Progress {
  public:
   enum class Unit { count, bytes };
   Progress(std::string task, std::string things, Unit unit = Unit::count);  // Progress("perplexity", "windows")
-  ~Progress();                                                             // takes the line off the terminal
+  ~Progress();                                                              // takes the line off the terminal
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
   // total 0: not known. `already`: done before this task began (a download that goes on), no part of the rate.
@@ -26,7 +26,7 @@ class Progress {
 };
 
 // The line itself, e.g. "perplexity: 12 of 40 windows, 30 %, 1.5/s, 19 s left, so far 7.20".
-std::string progress_line(const std::string& task, const std::string& things, Progress::Unit unit, int64_t done, int64_t total, int64_t already,
-                          double seconds, const std::string& note);
+std::string progress_line(const std::string& task, const std::string& things, Progress::Unit unit, int64_t done, int64_t total,
+                          int64_t already, double seconds, const std::string& note);
 
 }  // namespace hadal

@@ -14,15 +14,19 @@ std::string text_of(const Tokenizer& tokenizer, std::optional<int32_t> token) {
 Prompt raw_prompt(const Tokenizer& tokenizer, const std::string& text) {
   Prompt prompt{tokenizer.encode(text)};
   const std::optional<int32_t> begin = tokenizer.begin_token();
-  if (tokenizer.adds_begin() && begin && (prompt.tokens.empty() || prompt.tokens[0] != *begin)) prompt.tokens.insert(prompt.tokens.begin(), *begin);
+  if (tokenizer.adds_begin() && begin && (prompt.tokens.empty() || prompt.tokens[0] != *begin))
+    prompt.tokens.insert(prompt.tokens.begin(), *begin);
   return prompt;
 }
 
-Prompt chat_prompt(const Tokenizer& tokenizer, const ChatTemplate& chat, std::span<const Message> messages, const TemplateVariables& variables) {
+Prompt chat_prompt(const Tokenizer& tokenizer, const ChatTemplate& chat, std::span<const Message> messages,
+                   const TemplateVariables& variables) {
   RenderOptions options;
   options.begin_token = text_of(tokenizer, tokenizer.begin_token());
   options.end_token = text_of(tokenizer, tokenizer.end_token());
-  if (variables.thinking) options.extra = *variables.thinking ? R"({"thinking": true, "enable_thinking": true})" : R"({"thinking": false, "enable_thinking": false})";
+  if (variables.thinking)
+    options.extra =
+        *variables.thinking ? R"({"thinking": true, "enable_thinking": true})" : R"({"thinking": false, "enable_thinking": false})";
   const std::string text = chat.render(messages, options);
   const std::string_view shown = std::string_view(text).substr(0, text.find_last_not_of(" \n") + 1);
   return {tokenizer.encode(text), shown.ends_with("<think>")};

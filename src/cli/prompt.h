@@ -22,7 +22,8 @@ Prompt raw_prompt(const Tokenizer& tokenizer, const std::string& text);
 struct TemplateVariables {
   std::optional<bool> thinking;  // the switch that models with optional reasoning know as `thinking` or `enable_thinking`
 };
-Prompt chat_prompt(const Tokenizer& tokenizer, const ChatTemplate& chat, std::span<const Message> messages, const TemplateVariables& variables);
+Prompt chat_prompt(const Tokenizer& tokenizer, const ChatTemplate& chat, std::span<const Message> messages,
+                   const TemplateVariables& variables);
 
 // Tokens that end a reply: the config's and the tokenizer's.
 std::vector<int32_t> end_tokens(const ModelConfig& config, const Tokenizer& tokenizer);

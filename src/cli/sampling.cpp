@@ -27,7 +27,8 @@ std::pair<int32_t, float> parse_bias(const std::string& text) {
   throw CLI::ValidationError(fmt::format("--logit-bias: expected ID=VALUE like 42=-1.5, found '{}'", text));
 }
 
-// The recommendation of the checkpoint's author. A file that is not understood recommends nothing: what is wrong with it is told by whoever needs it.
+// The recommendation of the checkpoint's author. A file that is not understood recommends nothing: what is wrong with it is told by whoever
+// needs it.
 Sampling recommended(const std::filesystem::path& model) {
   Sampling how;
   how.temperature = default_temperature;

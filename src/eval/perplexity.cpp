@@ -28,8 +28,8 @@ Perplexity summary(int64_t windows, int64_t scored, double sum, double sum_of_sq
 
 }  // namespace
 
-Perplexity measure_perplexity(const Model& model, std::span<const int32_t> tokens, std::optional<int32_t> begin, const PerplexityOptions& options,
-                              const std::function<void(const Perplexity&, int64_t)>& progress) {
+Perplexity measure_perplexity(const Model& model, std::span<const int32_t> tokens, std::optional<int32_t> begin,
+                              const PerplexityOptions& options, const std::function<void(const Perplexity&, int64_t)>& progress) {
   const int64_t context = options.context, count = int64_t(tokens.size());
   if (context < 3 || context > model.config.context)
     throw Error("a window of {} tokens is out of range: expected 3 to {}, the model's context", context, model.config.context);
