@@ -58,7 +58,8 @@ Conversation load_conversation(const std::filesystem::path& path) {
       if (!entry.is_object() || at == entry.end() || !at->is_string()) throw fail(fmt::format("a message without {} as text", key));
       return at->get<std::string>();
     };
-    Message message = said(text("role"), text("content"));
+    const std::string role = text("role");
+    Message message = said(role, text("content"));
     if (entry.contains("reasoning_content")) message.reasoning = text("reasoning_content");
     if (message.role == "system") {
       if (!conversation.system.empty() || !conversation.messages.empty()) throw fail("a system message that is not the first");

@@ -52,9 +52,30 @@ struct Facts {  // everything that is shown
   std::map<std::string_view, Stored> by_part, by_type;
   Stored all;
   ParameterCount parameters;
-  int64_t row_bf16 = 0, row_f32 = 0;
+  int64_t row_f16 = 0, row_f32 = 0;
   std::vector<std::pair<std::string, int64_t>> files;  // name, bytes
 };
+
+struct TextSide {  // what a checkpoint needs to read and write text; each may be absent or broken, which `info` tells and survives
+  std::optional<Tokenizer> tokenizer;
+  std::optional<ChatTemplate> chat;
+  std::string tokenizer_problem, chat_problem;
+};
+
+TextSide text_side(const ModelSource& source) {
+  TextSide side;
+  try {
+    side.tokenizer.emplace(source.tokenizer());
+  } catch (const Error& error) {
+    side.tokenizer_problem = error.what();
+  }
+  try {
+    if (std::optional<ChatTemplate> chat = source.chat_template()) side.chat.emplace(std::move(*chat));
+  } catch (const Error& error) {
+    side.chat_problem = error.what();
+  }
+  return side;
+}
 
 Facts gather(const ModelSource& source) {
   Facts facts;
@@ -68,7 +89,7 @@ Facts gather(const ModelSource& source) {
     }
   }
   facts.parameters = count_parameters(facts.config);
-  facts.row_bf16 = KvCache::bytes_per_row(facts.config, DType::bf16);
+  facts.row_f16 = KvCache::bytes_per_row(facts.config, DType::f16);
   facts.row_f32 = KvCache::bytes_per_row(facts.config, DType::f32);
   for (const auto& file : checkpoint.files) facts.files.emplace_back(file.filename().string(), int64_t(std::filesystem::file_size(file)));
   return facts;
@@ -108,9 +129,13 @@ std::string rope_line(const ModelConfig& c) {
   return line;
 }
 
+std::string tokenizer_line(const Tokenizer& t) {
+  return fmt::format("{} tokens, {}", with_commas(t.size()), t.adds_begin() ? "puts a begin token in front" : "no begin token in front");
+}
+
 std::string first_line(const std::string& text) { return in_quotes(text.substr(0, std::min<size_t>(text.find('\n'), 60))); }
 
-void print_table(const ModelSource& source, const Facts& facts, const Tokenizer& tokenizer, const std::optional<ChatTemplate>& chat) {
+void print_table(const ModelSource& source, const Facts& facts, const TextSide& side) {
   const ModelConfig& c = facts.config;
   const Style style = output_style();
   const auto heading = [&](const char* text) { put(fmt::format("\n{}{}{}\n", style.bold, text, style.plain)); };
@@ -128,13 +153,13 @@ void print_table(const ModelSource& source, const Facts& facts, const Tokenizer&
   rows.push_back({"rotary positions", rope_line(c)});
   rows.push_back({"vocabulary", fmt::format("{}, head {}", with_commas(c.vocab), c.tied_head ? "tied to the embedding" : "of its own")});
   rows.push_back({"context", with_commas(c.context) + " tokens"});
-  rows.push_back(
-      {"  memory per token", fmt::format("{} bytes in bf16, {} in f32", with_commas(facts.row_bf16), with_commas(facts.row_f32))});
-  rows.push_back({"  memory when full", fmt::format("{} in bf16, {} in f32", as_bytes(double(facts.row_bf16) * double(c.context)),
+  rows.push_back({"  memory per token", fmt::format("{} bytes in f16, {} in f32", with_commas(facts.row_f16), with_commas(facts.row_f32))});
+  rows.push_back({"  memory when full", fmt::format("{} in f16, {} in f32", as_bytes(double(facts.row_f16) * double(c.context)),
                                                     as_bytes(double(facts.row_f32) * double(c.context)))});
-  rows.push_back({"tokenizer", fmt::format("{} tokens, {}", with_commas(tokenizer.size()),
-                                           tokenizer.adds_begin() ? "puts a begin token in front" : "no begin token in front")});
-  rows.push_back({"chat template", chat ? "yes, " + first_line(chat->source()) : "no: a base model"});
+  rows.push_back({"tokenizer", side.tokenizer ? tokenizer_line(*side.tokenizer) : "none: " + side.tokenizer_problem});
+  rows.push_back({"chat template", side.chat                   ? "yes, " + first_line(side.chat->source())
+                                   : side.chat_problem.empty() ? "no: a base model"
+                                                               : "not understood: " + side.chat_problem});
   put(table(rows, "ll"));
 
   heading("Stored weights");
@@ -157,7 +182,7 @@ void print_table(const ModelSource& source, const Facts& facts, const Tokenizer&
   put(table(rows, "lr"));
 }
 
-void print_json(const ModelSource& source, const Facts& facts, const Tokenizer& tokenizer, const std::optional<ChatTemplate>& chat) {
+void print_json(const ModelSource& source, const Facts& facts, const TextSide& side) {
   const ModelConfig& c = facts.config;
   Json json{{"model", source.path().string()}, {"family", c.family}};
   json["parameters"] = {{"total", facts.parameters.total}, {"active", facts.parameters.active}};
@@ -172,12 +197,12 @@ void print_json(const ModelSource& source, const Facts& facts, const Tokenizer& 
   json["active_experts"] = c.moe.active;
   json["tied_head"] = c.tied_head;
   json["draft_layers"] = c.draft_layers;
-  json["bytes_per_context_token"] = {{"bf16", facts.row_bf16}, {"f32", facts.row_f32}};
+  json["bytes_per_context_token"] = {{"f16", facts.row_f16}, {"f32", facts.row_f32}};
   json["stored"] = {{"values", facts.all.values}, {"bytes", facts.all.bytes}};
   for (const auto& [part, sum] : facts.by_part) json["parts"][std::string(part)] = {{"values", sum.values}, {"bytes", sum.bytes}};
   for (const auto& [type, sum] : facts.by_type) json["types"][std::string(type)] = {{"values", sum.values}, {"bytes", sum.bytes}};
-  json["tokenizer"] = {{"size", tokenizer.size()}, {"adds_begin", tokenizer.adds_begin()}};
-  json["chat_template"] = chat ? Json(chat->source()) : Json();
+  json["tokenizer"] = side.tokenizer ? Json{{"size", side.tokenizer->size()}, {"adds_begin", side.tokenizer->adds_begin()}} : Json();
+  json["chat_template"] = side.chat ? Json(side.chat->source()) : Json();
   for (const auto& [name, bytes] : facts.files) json["files"].push_back({{"name", name}, {"bytes", bytes}});
   put(json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
@@ -185,9 +210,7 @@ void print_json(const ModelSource& source, const Facts& facts, const Tokenizer& 
 void run(const Options& options) {
   const ModelSource source = open_model(options.model);
   const Facts facts = gather(source);
-  const Tokenizer tokenizer = source.tokenizer();
-  const std::optional<ChatTemplate> chat = source.chat_template();
-  (options.json ? print_json : print_table)(source, facts, tokenizer, chat);
+  (options.json ? print_json : print_table)(source, facts, text_side(source));
 }
 
 }  // namespace

@@ -103,14 +103,14 @@ void add_feeding(CLI::App* command, FeedingOptions& options) {
       ->check(CLI::Range(int64_t(1), int64_t(1) << 20))
       ->type_name("N")
       ->capture_default_str();
-  command->add_option("--cache", options.cache, "how keys and values are kept; default: f32 when the weights are f32, else bf16")
-      ->check(CLI::IsMember({"f32", "bf16"}))
-      ->type_name("f32|bf16");
+  command->add_option("--cache", options.cache, "how keys and values are kept; default: f32 when the weights are f32, else f16")
+      ->check(CLI::IsMember({"f32", "f16"}))
+      ->type_name("f32|f16");
 }
 
 DType FeedingOptions::cache_for(const Model& model) const {
   if (cache.empty()) return natural_cache(model);
-  return cache == "f32" ? DType::f32 : DType::bf16;
+  return cache == "f32" ? DType::f32 : DType::f16;
 }
 
 ModelSource open_model(const std::string& reference) { return ModelSource(resolve_model(reference)); }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "model/reply.h"
+
 namespace hadal {
 namespace {
 
@@ -28,8 +30,7 @@ Prompt chat_prompt(const Tokenizer& tokenizer, const ChatTemplate& chat, std::sp
     options.extra =
         *variables.thinking ? R"({"thinking": true, "enable_thinking": true})" : R"({"thinking": false, "enable_thinking": false})";
   const std::string text = chat.render(messages, options);
-  const std::string_view shown = std::string_view(text).substr(0, text.find_last_not_of(" \n") + 1);
-  return {tokenizer.encode(text), shown.ends_with("<think>")};
+  return {tokenizer.encode(text), prompt_opens_reasoning(text)};
 }
 
 std::vector<int32_t> end_tokens(const ModelConfig& config, const Tokenizer& tokenizer) {

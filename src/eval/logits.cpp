@@ -41,7 +41,7 @@ void Feeder::run(std::span<const int32_t> tokens, int64_t first, int64_t end, co
   }
 }
 
-DType natural_cache(const Model& model) { return model.params.embed.dtype == DType::f32 ? DType::f32 : DType::bf16; }
+DType natural_cache(const Model& model) { return model.params.embed.dtype == DType::f32 ? DType::f32 : DType::f16; }
 
 std::string npy_header(int64_t rows, int64_t cols) {
   std::string dict = fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", rows, cols);
