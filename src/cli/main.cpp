@@ -47,11 +47,11 @@ int run(int argc, char** argv) {
   hadal::add_detokenize(app);
   hadal::add_logits(app);
   hadal::add_perplexity(app);
-  hadal::add_bench(app);
+  // hadal::add_bench(app);
   hadal::add_models(app);
   hadal::add_presets(app);
-  hadal::add_pull(app);
-  hadal::add_doctor(app);
+  // hadal::add_pull(app);
+  // hadal::add_doctor(app);
 
   const auto is_command = [&](const std::string& name) {
     const auto all = app.get_subcommands({});
