@@ -140,7 +140,7 @@ void add_generate(CLI::App& app) {
   hadal generate model.gguf -f question.txt --json
   cat question.txt | hadal generate model.gguf --seed 7
 
-The prompt goes through the model's chat template, unless it has none or --raw says otherwise: then it is the begin of a text that the
+The prompt goes through the model's chat template, unless it has none or --raw says otherwise: then it is the beginning of a text that the
 model continues. The reply is written to standard output as it comes, figures to standard error. Ctrl-C ends the reply.)");
   add_model(command, options->model);
   add_text(command, options->text);

@@ -14,6 +14,7 @@
 #include <string>
 
 #include "cli/commands.h"
+#include "cli/help.h"
 #include "cli/output.h"
 
 namespace {
@@ -36,10 +37,11 @@ int fail(int code, const std::string& message) {
 
 int run(int argc, char** argv) {
   CLI::App app("hadal loads DeepSeek models and their relatives, and runs them on ordinary processors.", "hadal");
+  app.formatter(hadal::help_formatter());  // before the commands, which inherit it
+  app.set_help_flag("-h,--help", "shows this text");
   app.footer(closing);
-  app.set_version_flag("--version", "hadal " HADAL_VERSION);
+  app.set_version_flag("--version", "hadal " HADAL_VERSION, "shows the version");
   app.require_subcommand(0, 1);
-  app.get_formatter()->column_width(36);
   hadal::add_chat(app);
   hadal::add_generate(app);
   hadal::add_info(app);
