@@ -1,4 +1,6 @@
 // Which kernels run: the best level that the CPU and the operating system both support, unless HADAL_ISA asks for a lower one.
+#include <cpuid.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -11,11 +13,16 @@ namespace {
 constexpr Isa levels[] = {Isa::scalar, Isa::avx2, Isa::avx512};
 constexpr const char* names[] = {"scalar", "avx2", "avx512"};
 
+bool has_f16c() {  // clang 14 does not know the name; its registers are those of avx2, which are asked for with it
+  unsigned a, b, c, d;
+  return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+
 }  // namespace
 
 // __builtin_cpu_supports also reads XCR0: a feature whose registers the system does not save counts as absent.
 Isa best_isa() {
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   if (!avx2) return Isa::scalar;
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512dq");
