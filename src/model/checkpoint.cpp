@@ -45,6 +45,11 @@ Checkpoint read_files(const std::vector<fs::path>& files, std::map<std::string, 
   return checkpoint;
 }
 
+bool is_there(const fs::path& path) {  // false also for what the system refuses to look at
+  std::error_code ignored;
+  return fs::exists(path, ignored);
+}
+
 using WeightMap = std::map<std::string, std::string>;  // tensor -> file name
 
 WeightMap read_index(const fs::path& path) {
@@ -77,7 +82,7 @@ std::vector<fs::path> files_of(const fs::path& index, const WeightMap& map) {
 
 Checkpoint read_indexed(const fs::path& index, const WeightMap& map) {
   for (const auto& [tensor, file] : map)
-    if (!fs::exists(index.parent_path() / file))
+    if (!is_there(index.parent_path() / file))
       throw Error("{}: tensor {} is expected in {}, which is not there (download incomplete?)", index.string(), tensor, file);
   std::map<std::string, fs::path> home;
   Checkpoint checkpoint = read_files(files_of(index, map), &home);
@@ -94,11 +99,13 @@ Checkpoint read_indexed(const fs::path& index, const WeightMap& map) {
 // consolidated.safetensors or training_args.bin beside the model.
 std::vector<fs::path> list(const fs::path& folder, std::string_view extension, std::string_view start) {
   std::vector<fs::path> all, named;
-  for (const fs::directory_entry& entry : fs::directory_iterator(folder)) {
-    if (entry.path().extension() != extension || !entry.is_regular_file()) continue;
+  std::error_code refused, ignored;
+  for (const fs::directory_entry& entry : fs::directory_iterator(folder, refused)) {
+    if (entry.path().extension() != extension || !entry.is_regular_file(ignored)) continue;
     all.push_back(entry.path());
     if (entry.path().filename().string().starts_with(start)) named.push_back(entry.path());
   }
+  if (refused) throw Error("cannot list {}: {}", folder.string(), refused.message());
   std::vector<fs::path>& chosen = named.empty() ? all : named;
   std::sort(chosen.begin(), chosen.end());
   return chosen;
@@ -106,14 +113,14 @@ std::vector<fs::path> list(const fs::path& folder, std::string_view extension, s
 
 Checkpoint open_folder(const fs::path& folder) {
   const fs::path index = folder / "model.safetensors.index.json", bin_index = folder / "pytorch_model.bin.index.json";
-  if (fs::exists(index)) return read_indexed(index, read_index(index));
+  if (is_there(index)) return read_indexed(index, read_index(index));
   if (const auto files = list(folder, ".safetensors", "model"); !files.empty()) return read_files(files, nullptr);
   const fs::path single = folder / "pytorch_model.bin";
-  if (fs::exists(bin_index)) {
+  if (is_there(bin_index)) {
     const WeightMap map = read_index(bin_index);
     const auto files = files_of(bin_index, map);
-    const bool stale = std::none_of(files.begin(), files.end(), [](const fs::path& f) { return fs::exists(f); });
-    if (!stale || !fs::exists(single)) return read_indexed(bin_index, map);
+    const bool stale = std::none_of(files.begin(), files.end(), [](const fs::path& f) { return is_there(f); });
+    if (!stale || !is_there(single)) return read_indexed(bin_index, map);
     return read_files({single}, nullptr);  // some published folders kept the index of an older upload
   }
   if (const auto files = list(folder, ".bin", "pytorch_model"); !files.empty()) return read_files(files, nullptr);
@@ -129,7 +136,8 @@ int64_t StoredTensor::count() const {
 }
 
 Checkpoint open_checkpoint(const fs::path& path) {
-  if (fs::is_directory(path)) return open_folder(path);
+  std::error_code ignored;
+  if (fs::is_directory(path, ignored)) return open_folder(path);
   if (path.extension() == ".gguf") return Gguf(path).checkpoint();
   return read_files({path}, nullptr);
 }

@@ -126,17 +126,15 @@ void expand_q5_k(const Byte* b, float* out) {
   }
 }
 
-// 256 values in runs of 32: low nibbles (two halves of 64 bytes), high two bits (two halves of 32), 16 signed scales, d.
+// 256 values in runs of 16: low nibbles (two halves of 64 bytes), high two bits (two halves of 32), 16 signed scales, d.
 void expand_q6_k(const Byte* b, float* out) {
   const float d = half_at(b + 208);
-  for (int run = 0; run < 8; ++run) {
-    const int half = run / 4, part = run % 4;
-    const Byte *low = b + half * 64 + part % 2 * 32, *high = b + 128 + half * 32;
-    for (int i = 0; i < 32; ++i) {
-      const float scale = d * float(int8_t(b[192 + 2 * run + i / 16]));
-      const int quant = (low[i] >> (part / 2 * 4) & 15) | (high[i] >> (2 * part) & 3) << 4;
-      out[32 * run + i] = scale * float(quant - 32);
-    }
+  for (int run = 0; run < 16; ++run) {
+    const int half = run / 8, part = run / 2 % 4, right = run % 2 * 16;
+    const Byte *low = b + half * 64 + part % 2 * 32 + right, *high = b + 128 + half * 32 + right;
+    const float scale = d * float(int8_t(b[192 + run]));
+    for (int i = 0; i < 16; ++i)
+      out[16 * run + i] = scale * float(((low[i] >> (part / 2 * 4) & 15) | (high[i] >> (2 * part) & 3) << 4) - 32);
   }
 }
 

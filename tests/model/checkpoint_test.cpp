@@ -95,6 +95,30 @@ TEST(Checkpoint, ShardNamesStayInsideTheFolder) {
   }
 }
 
+TEST(Checkpoint, ShardNamesThatNoFileCanHaveAreAbsentFiles) {
+  const Folder folder;
+  const std::string name(300, 'n');
+  folder.write("model.safetensors.index.json", R"({"weight_map":{"a":")" + name + "\"}}");
+  EXPECT_THAT(error_for(folder.path()), HasSubstr("tensor a is expected in " + name + ", which is not there"));
+}
+
+TEST(Checkpoint, AnIndexOfAnOlderUploadDoesNotHideTheSingleBin) {
+  const Folder folder;
+  folder.write("pytorch_model.bin.index.json", R"({"weight_map":{"a":"pytorch_model-00001-of-00002.bin"}})");
+  EXPECT_THAT(error_for(folder.path()), HasSubstr("tensor a is expected in pytorch_model-00001-of-00002.bin, which is not there"));
+  std::filesystem::copy(HADAL_SOURCE "/tests/golden/llama_llama3/model/pytorch_model-00001-of-00002.bin",
+                        folder.path() / "pytorch_model.bin");
+  const Checkpoint single = open_checkpoint(folder.path());
+  EXPECT_EQ(single.files, std::vector{folder.path() / "pytorch_model.bin"});
+  EXPECT_GT(single.tensors.size(), 0u);
+}
+
+TEST(Checkpoint, ReadsShardedBins) {
+  const Checkpoint checkpoint = open_checkpoint(HADAL_SOURCE "/tests/golden/llama_llama3/model");
+  EXPECT_EQ(checkpoint.files.size(), 2u);
+  EXPECT_TRUE(checkpoint.tensors.contains("model.embed_tokens.weight"));
+}
+
 TEST(Checkpoint, WhatIsNoCheckpointIsNamed) {
   const Folder folder;
   EXPECT_THAT(error_for(folder.path()),
