@@ -32,7 +32,7 @@ bool divisible(Bounds& bounds, const Value& of, const Arguments& a) {
 template <bool upper>
 bool is_cased(Bounds& bounds, const Value& of, const Arguments&) {
   const Value text = make_text(bounds, write(bounds, of));
-  return is_true(find_method(text, upper ? "isupper" : "islower")(bounds, text, Arguments{}));
+  return is_true(find_method(text, upper ? "isupper" : "islower")(bounds, text, {}));
 }
 bool same(Bounds& bounds, const Value& of, const Arguments& a) {
   const Value& other = only(a);

@@ -1,6 +1,5 @@
 // What a template computes with: Python's plain values, immutable and shared, under the bounds of one rendering.
 #pragma once
-#include <concepts>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -36,9 +35,6 @@ struct Undefined {
   Text reason;  // the message when it is used for more than printing or testing
 };
 
-template <class T, class... Kinds>
-concept one_of = (std::same_as<T, Kinds> || ...);
-
 struct Value {
   using Data = std::variant<Undefined, None, bool, Integer, double, Text, std::shared_ptr<const Sequence>, std::shared_ptr<const Dict>,
                             std::shared_ptr<const Callable>, std::shared_ptr<const Loop>, Namespace*>;
@@ -46,8 +42,6 @@ struct Value {
 
   Value() = default;
   template <class T>
-    requires(one_of<std::remove_cvref_t<T>, Undefined, None, bool, Integer, double, Text, std::shared_ptr<const Sequence>,
-                    std::shared_ptr<const Dict>, std::shared_ptr<const Callable>, std::shared_ptr<const Loop>, Namespace*>)
   explicit Value(T&& value) : data(std::forward<T>(value)) {}
 
   template <class T>
