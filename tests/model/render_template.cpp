@@ -1,7 +1,6 @@
 // Renders what standard input asks for, so that other implementations can be compared: {"template", "messages", "tools", "extra",
 // "add_generation_prompt", "bos_token", "eos_token"} in, the text out. With "jobs": [..] one JSON line per job: {"text"} or {"error"}.
 #include <iostream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 
 #include "core/error.h"
@@ -29,7 +28,7 @@ std::string render(const ordered_json& job) {
 }  // namespace
 
 int main() {
-  const ordered_json input = ordered_json::parse(std::istreambuf_iterator<char>(std::cin), {});
+  const ordered_json input = ordered_json::parse(std::cin);
   if (!input.contains("jobs")) {
     std::cout << render(input);
     return 0;

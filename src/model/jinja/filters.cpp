@@ -148,7 +148,7 @@ Value attr_filter(Bounds& bounds, const Value& of, const Arguments& a) {
   a.check("attr", 1, {"name"});
   const Value* name = a.find(0, "name");
   if (!name || !name->text()) throw Error("attr takes the name of an attribute");
-  if (of.dict()) return method_of(bounds, of, *name->text()).value_or(make_undefined("no attribute '" + *name->text() + "'"));
+  if (of.dict()) return method_of(bounds, of, *name->text()).value_or(make_undefined(fmt::format("no attribute '{}'", *name->text())));
   return attribute_of(bounds, of, *name->text());
 }
 
@@ -252,7 +252,7 @@ Value tojson_filter(Bounds& bounds, const Value& of, const Arguments& a) {
   if (const Value* v = a.find(0, "ensure_ascii")) style.ensure_ascii = is_true(*v);
   if (const Value* v = a.find(1, "indent"); v && !v->is_none()) {
     style.lines = true;
-    style.between_items = ",";
+    style.between_items.assign(1, ',');
     const int64_t width = v->text() ? 0 : std::max<int64_t>(count_of(*v, "indent"), 0);
     if (width > 1000) throw Error("tojson: an indent of {} is too much", width);
     style.indent = v->text() ? *v->text() : std::string(size_t(width), ' ');

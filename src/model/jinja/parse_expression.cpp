@@ -300,7 +300,7 @@ ExpressionPtr Parser::parse_filters(ExpressionPtr expression) {
 
 std::string Parser::dotted_name() {
   std::string name = expect_name("a name");
-  while (skip(Token::Kind::sign, ".")) name += "." + expect_name("a name");
+  while (skip(Token::Kind::sign, ".")) name.append(1, '.').append(expect_name("a name"));
   return name;
 }
 

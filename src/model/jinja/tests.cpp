@@ -29,11 +29,12 @@ bool even(Bounds& bounds, const Value& of, const Arguments&) {
 bool divisible(Bounds& bounds, const Value& of, const Arguments& a) {
   return equal(bounds, apply(bounds, Operator::modulo, of, only(a)), Value(Integer(0)));
 }
-template <bool upper>
-bool is_cased(Bounds& bounds, const Value& of, const Arguments&) {
+bool is_cased(Bounds& bounds, const Value& of, std::string_view method) {
   const Value text = make_text(bounds, write(bounds, of));
-  return is_true(find_method(text, upper ? "isupper" : "islower")(bounds, text, {}));
+  return is_true(find_method(text, method)(bounds, text, Arguments()));
 }
+bool is_lower(Bounds& bounds, const Value& of, const Arguments&) { return is_cased(bounds, of, "islower"); }
+bool is_upper(Bounds& bounds, const Value& of, const Arguments&) { return is_cased(bounds, of, "isupper"); }
 bool same(Bounds& bounds, const Value& of, const Arguments& a) {
   const Value& other = only(a);
   return of.data.index() == other.data.index() && equal(bounds, of, other);
@@ -63,8 +64,8 @@ constexpr Entry tests[] = {
     {"odd", odd},
     {"even", even},
     {"divisibleby", divisible},
-    {"lower", is_cased<false>},
-    {"upper", is_cased<true>},
+    {"lower", is_lower},
+    {"upper", is_upper},
     {"sameas", same},
     {"filter", [](Bounds&, const Value& v, A) { return v.text() && find_filter(*v.text()); }},
     {"test", [](Bounds&, const Value& v, A) { return v.text() && find_test(*v.text()); }},
