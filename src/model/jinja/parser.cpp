@@ -145,7 +145,8 @@ ExpressionPtr Parser::parse_target(bool with_attribute) {
   };
   ExpressionPtr first = one();
   if (!is_sign(",")) return first;
-  ExpressionPtr tuple = make(Expression::Kind::tuple, first->line, std::move(first));
+  const int line = first->line;
+  ExpressionPtr tuple = make(Expression::Kind::tuple, line, std::move(first));
   while (skip(Token::Kind::sign, ",")) {
     if (now().kind != Token::Kind::name && !is_sign("(")) break;
     if (is_name("in")) break;

@@ -42,8 +42,7 @@ struct Value {
 
   Value() = default;
   template <class T>
-    requires(!std::is_same_v<std::decay_t<T>, Value>)
-  explicit Value(T&& value) : data(std::forward<T>(value)) {}
+  requires(!std::is_same_v<std::decay_t<T>, Value>) explicit Value(T&& value) : data(std::forward<T>(value)) {}
 
   template <class T>
   const T* get() const {
