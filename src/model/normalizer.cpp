@@ -3,11 +3,13 @@
 
 #include <utf8proc.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 #include <new>
 
 #include "model/unicode.h"
+#include "model/unicode_ranges.h"
 
 namespace hadal {
 
@@ -17,6 +19,14 @@ namespace {
 bool stays(uint32_t c) {
   return c < 0x300 || (c >= 0x400 && c < 0x483) || (c >= 0x3041 && c < 0x3097) || (c >= 0x30a1 && c < 0x3100) ||
          (c >= 0x3400 && c < 0xa000) || (c >= 0xac00 && c < 0xd7a4);
+}
+
+// Newer than the tables that the models were trained with: nothing combines with or moves across them.
+bool is_barrier(uint32_t c) {
+  if (c == 0x11a7) return true;  // no trailing consonant, but utf8proc 2.8 swallows it behind a Hangul syllable
+  const auto after =
+      std::upper_bound(std::begin(unknown_to_nfc), std::end(unknown_to_nfc), c, [](uint32_t p, CodeRange r) { return p < r.first; });
+  return after != std::begin(unknown_to_nfc) && c <= (after - 1)->last;
 }
 
 void append_nfc(std::string_view text, std::string& out) {
@@ -41,13 +51,13 @@ std::string_view to_nfc(std::string_view text, std::string& room) {
       continue;
     }
     Utf8Step step = utf8_step(text.substr(at));
-    if (stays(step.point)) {
-      before = at;
+    if (stays(step.point) || is_barrier(step.point)) {
+      before = is_barrier(step.point) ? at + step.bytes : at;
       at += step.bytes;
       continue;
     }
     size_t end = at;
-    while (end < text.size() && !stays((step = utf8_step(text.substr(end))).point)) end += step.bytes;
+    while (end < text.size() && !stays((step = utf8_step(text.substr(end))).point) && !is_barrier(step.point)) end += step.bytes;
     room.append(text, copied, before - copied);
     append_nfc(text.substr(before, end - before), room);
     copied = at = before = end;

@@ -54,7 +54,7 @@ Tokenizer Tokenizer::from_gguf(const Gguf& file) {
   parts.ignore_merges = named.ignore_merges;
   parts.begin = token_id(file, "tokenizer.ggml.bos_token_id", tokens->size());
   parts.end = token_id(file, "tokenizer.ggml.eos_token_id", tokens->size());
-  parts.adds_begin = file.flag("tokenizer.ggml.add_bos_token", named.adds_begin);
+  parts.adds_begin = file.flag("tokenizer.ggml.add_bos_token", named.adds_begin && parts.begin);
   if (parts.adds_begin && !parts.begin)
     throw Error("{}: tokenizer.ggml.add_bos_token is set, but tokenizer.ggml.bos_token_id is absent", path);
   return Tokenizer(std::move(parts), path + ": tokenizer.ggml.tokens");

@@ -1,7 +1,7 @@
 """Writes src/model/unicode_ranges.h: where the `tokenizers` package and PCRE2 disagree about Unicode.
 
 Both are asked about every code point; only the differences are kept, so that a pattern can be rewritten for PCRE2 and mean
-what it means in `tokenizers`. A development tool: needs tokenizers==0.23.3 and libpcre2-8.so.0 (10.42, Debian 12).
+what it means in `tokenizers`. A development tool: needs tokenizers==0.23.3, libpcre2-8.so.0 (10.42) and libutf8proc.so.2 (2.8.0), of Debian 12.
 
 usage: python tests/golden/unicode_difference.py > src/model/unicode_ranges.h
 """
@@ -9,7 +9,7 @@ import bisect
 import ctypes
 
 import tokenizers
-from tokenizers import Regex, pre_tokenizers
+from tokenizers import Regex, normalizers, pre_tokenizers
 
 CATEGORIES = "Lu Ll Lt Lm Lo Mn Mc Me Nd Nl No Pc Pd Ps Pe Pi Pf Po Sm Sc Sk So Zs Zl Zp Cc Cf Cn Co".split()
 POINTS = [c for c in range(0x110000) if not 0xD800 <= c < 0xE000]
@@ -68,6 +68,32 @@ class Pcre2:
         return found
 
 
+def unknown_to_normalizer():
+    """Characters that utf8proc decomposes or reorders, and `tokenizers`, whose tables for form C are older, leaves alone."""
+    lib = ctypes.CDLL("libutf8proc.so.2")
+    lib.utf8proc_map.argtypes = [ctypes.c_char_p, ctypes.c_ssize_t, ctypes.POINTER(ctypes.c_void_p), ctypes.c_int]
+    lib.utf8proc_map.restype = ctypes.c_ssize_t
+    libc = ctypes.CDLL("libc.so.6")
+    theirs = normalizers.NFD()
+
+    def ours(text):
+        made = ctypes.c_void_p()
+        size = lib.utf8proc_map(text.encode(), len(text.encode()), ctypes.byref(made), 1 << 1 | 1 << 4)  # stable, decompose
+        result = ctypes.string_at(made, size).decode()
+        libc.free(made)
+        return result
+
+    found = set()
+    for c in POINTS[1:]:
+        between = "\u0345" + chr(c) + "\u0334"  # classes 240 and 1: anything with a class moves
+        if ours(between) == theirs.normalize_str(between):
+            continue
+        assert theirs.normalize_str(between) == between, f"{c:x}: {theirs.normalize_str(between)!r}"
+        found.update(map(ord, ours(chr(c))))
+        found.add(c)
+    return found
+
+
 def ranges(points):
     out = []
     for c in sorted(points):
@@ -112,6 +138,7 @@ def main():
     numeric, n = isolated(pre_tokenizers.Digits(True)), by_tokenizers(r"\p{N}")
     assert n <= numeric and shrunk == ["Mn", "Cn"], "the rewriting only adds: look at src/model/regex.cpp"
     array("numeric_not_n", numeric - n)  # the pre-tokenizer Digits has newer tables than \p{N}
+    array("unknown_to_nfc", unknown_to_normalizer())
     print("inline constexpr ClassDifference class_differences[] = {")
     for category in rows:
         print(f'    {{"{category}", {category.lower()}_add}},')
