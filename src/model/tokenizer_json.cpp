@@ -193,7 +193,8 @@ void read_added_tokens(const Node& root, TokenizerParts& parts, std::map<std::st
   std::unordered_map<std::string_view, int32_t> in_vocabulary;  // of the added tokens alone: the vocabulary has a hundred times as many
   list->each([&](const Node& node) { in_vocabulary.emplace(node.at("content").text(), -1); });
   for (const auto field : root.at("model").at("vocab").object())
-    if (const auto found = in_vocabulary.find(field.key); found != in_vocabulary.end()) found->second = int32_t(field.value.get_int64().value_unsafe());
+    if (const auto found = in_vocabulary.find(field.key); found != in_vocabulary.end())
+      found->second = int32_t(field.value.get_int64().value_unsafe());
   list->each([&](const Node& node) {
     const int32_t id = node.at("id").id();
     if (size_t(id) > parts.written.size() + list->array().size() + 65536) node.at("id").refuse("an id near the vocabulary's");
