@@ -30,8 +30,8 @@ struct Repository {
 bool is_safe(const std::string& path) {  // relative, and stays inside its folder
   if (path.empty() || path.size() > 500 || path.front() == '/' || path.back() == '/') return false;
   if (std::any_of(path.begin(), path.end(), [](unsigned char c) { return c < ' ' || c == 0x7f || c == '\\'; })) return false;
-  return std::none_of(fs::path(path).begin(), fs::path(path).end(),
-                      [](const fs::path& part) { return part == "." || part == ".." || part.empty(); });
+  const fs::path parts(path);
+  return std::none_of(parts.begin(), parts.end(), [](const fs::path& part) { return part == "." || part == ".." || part.empty(); });
 }
 
 Repository repository_of(const std::string& reference) {
