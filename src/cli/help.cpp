@@ -16,7 +16,6 @@ class HelpFormatter : public CLI::Formatter {
   HelpFormatter() {
     column_width(name_width);
     label("SUBCOMMAND", "COMMAND");
-    label("Subcommands", "Commands");
     label("Positionals", "Model");
   }
 

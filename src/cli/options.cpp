@@ -46,6 +46,7 @@ std::vector<int32_t> parse_ids(const std::string& text) {
 
 CLI::App* add_command(CLI::App& app, const std::string& name, const std::string& what, const std::string& examples) {
   CLI::App* command = app.add_subcommand(name, what);
+  command->group("Commands");
   command->footer("Examples:\n" + examples);
   return command;
 }
