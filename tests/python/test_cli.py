@@ -466,7 +466,7 @@ def test_history_comes_back_with_the_arrow(hadal, chatty):
     for round in range(2):
         chat = Terminal(hadal, chatty, "--max-tokens", 3, *GREEDY, *ALWAYS_A)
         chat.expect("> ")
-        chat.send("unmistakable\n" if round == 0 else "\x1b[A")
+        chat.send("unmistakable\n" if round == 0 else "\x1b[A\x1b[A")  # behind /exit
         chat.expect("unmistakable")
         if round == 1:
             chat.send("\n")
