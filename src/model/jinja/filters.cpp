@@ -35,8 +35,9 @@ Value title_filter(Bounds& bounds, const Value& of, const Arguments& a) {  // wo
   const std::string text = write(bounds, of);
   bounds.step(int64_t(text.size() / 8));
   for (size_t at = 0; at < text.size(); at += character_size(text, at)) {
+    const std::string_view character = std::string_view(text).substr(at, character_size(text, at));
     const char32_t c = character_at(text, at);
-    append_character(out, begins ? to_upper(c) : to_lower(c));
+    out += begins ? upper(character) : lower(character);
     begins = is_space(c) || c == '-' || c == '(' || c == '{' || c == '[' || c == '<';
   }
   return make_text(bounds, std::move(out));
@@ -52,12 +53,14 @@ Value replace_filter(Bounds& bounds, const Value& of, const Arguments& a) {
 
 Value indent_filter(Bounds& bounds, const Value& of, const Arguments& a) {
   a.check("indent", 3, {"width", "first", "blank"});
+  if (const Undefined* undefined = of.get<Undefined>()) refuse(*undefined);
+  if (!of.text()) throw Error("indent: a text is expected, found '{}'", type_name(of));
   const Value *width = a.find(0, "width"), *first = a.find(1, "first"), *blank = a.find(2, "blank");
   const int64_t count = !width || width->text() ? 4 : std::max<int64_t>(count_of(*width, "width"), 0);
   if (count > 10'000) throw Error("indent: a width of {} is too much", count);
   const std::string space = width && width->text() ? *width->text() : std::string(size_t(count), ' ');
   // Jinja ends the text with a newline before it splits, which keeps an empty last line.
-  const std::string text = write(bounds, of) + "\n";
+  const std::string text = *of.text() + "\n";
   bounds.make(text.size() * sizeof(std::string_view));
   std::string out = first && is_true(*first) ? space : "";
   const std::vector<std::string_view> lines = split_lines(text);
@@ -107,8 +110,10 @@ Value wordcount_filter(Bounds& bounds, const Value& of, const Arguments& a) {
   const std::string text = write(bounds, of);
   Integer count = 0;
   bool within = false;
-  for (const char c : text) {
-    const bool word = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' || uint8_t(c) >= 0x80;
+  bounds.step(int64_t(text.size() / 16));
+  for (size_t at = 0; at < text.size(); at += character_size(text, at)) {
+    const char32_t c = character_at(text, at);
+    const bool word = c == '_' || category(c)[0] == 'L' || category(c)[0] == 'N';
     count += word && !within;
     within = word;
   }

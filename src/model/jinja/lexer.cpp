@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <string_view>
 
 #include "core/error.h"
@@ -209,8 +210,7 @@ class Lexer {
     }
     Token token{real ? Token::Kind::real : Token::Kind::integer, number, line_};
     if (real) {
-      const auto result = std::from_chars(number.data(), number.data() + number.size(), token.real);
-      if (result.ec != std::errc()) fail("number {} is out of range", number);
+      token.real = std::strtod(number.c_str(), nullptr);  // too large: infinity, as in Python
     } else {
       if (number.size() > 36) fail("integer {} is out of range", number);
       for (const char c : number) token.integer = token.integer * 10 + (c - '0');

@@ -201,20 +201,17 @@ Value mapped(Bounds& bounds, const Value& self, const Arguments& arguments) {
   return make_text(bounds, Map(*self.text()));
 }
 
-bool is_letter(char32_t c) {
-  return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == 0xaa || c == 0xb5 || c == 0xba ||
-         (c >= 0xc0 && c != 0xd7 && c != 0xf7 && !is_space(c) && !(c >= 0x2000 && c <= 0x206f) && !(c >= 0x3000 && c <= 0x3020) &&
-          !(c >= 0xd800 && c <= 0xf8ff) && !(c >= 0xff00 && c <= 0xff20) && c < 0x1f000);
-}
-bool is_digit(char32_t c) { return c >= '0' && c <= '9'; }
+bool is_letter(char32_t c) { return category(c)[0] == 'L'; }
+bool is_digit(char32_t c) { return category(c) == "Nd"; }
+bool is_cased(char32_t c) { return category(c) == "Lu" || category(c) == "Ll" || category(c) == "Lt"; }
 
-std::string title(std::string_view text) {  // a letter after anything else begins a word
+std::string title(std::string_view text) {  // a letter with a case begins a word after anything without
   std::string out;
   bool within = false;
   for (size_t at = 0; at < text.size(); at += character_size(text, at)) {
     const char32_t c = character_at(text, at);
-    append_character(out, within ? to_lower(c) : to_upper(c));
-    within = is_letter(c);
+    append_character(out, within ? to_lower(c) : to_title(c));
+    within = is_cased(c);
   }
   return out;
 }
@@ -222,7 +219,7 @@ std::string swap_case(std::string_view text) {
   std::string out;
   for (size_t at = 0; at < text.size(); at += character_size(text, at)) {
     const char32_t c = character_at(text, at);
-    append_character(out, to_upper(c) != c ? to_upper(c) : to_lower(c));
+    append_character(out, category(c) == "Ll" ? to_upper(c) : to_lower(c));
   }
   return out;
 }
@@ -237,18 +234,19 @@ Value every(Bounds& bounds, const Value& self, const Arguments& arguments) {
   }
   return Value(!text.empty());
 }
-bool is_alphanumeric(char32_t c) { return is_letter(c) || is_digit(c); }
+bool is_alphanumeric(char32_t c) { return is_letter(c) || category(c)[0] == 'N'; }
 
-template <char32_t (*Other)(char32_t), char32_t (*Same)(char32_t)>
-Value cased(Bounds& bounds, const Value& self, const Arguments& arguments) {  // at least one letter, and none of the other case
+template <bool upper>
+Value cased(Bounds& bounds, const Value& self, const Arguments& arguments) {  // at least one letter of this case, and none of another
   arguments.check("a method of str", 0);
   const std::string& text = *self.text();
   bounds.step(int64_t(text.size() / 16));
   bool any = false;
   for (size_t at = 0; at < text.size(); at += character_size(text, at)) {
     const char32_t c = character_at(text, at);
-    if (Same(c) != c) return Value(false);
-    any = any || Other(c) != c;
+    if (!is_cased(c)) continue;
+    if (category(c) != (upper ? "Lu" : "Ll")) return Value(false);
+    any = true;
   }
   return Value(any);
 }
@@ -279,7 +277,7 @@ Value format(Bounds& bounds, const Value& self, const Arguments& arguments) {  /
       if (end == std::string::npos) throw Error("format: '{{' is not closed in '{}'", text);
       const std::string field = text.substr(at + 1, end - at - 1);
       const bool number =
-          !field.empty() && field.size() < 6 && std::all_of(field.begin(), field.end(), [](char d) { return is_digit(uint8_t(d)); });
+          !field.empty() && field.size() < 6 && std::all_of(field.begin(), field.end(), [](char d) { return d >= '0' && d <= '9'; });
       if (!number && field.find_first_of(".[!:") != std::string::npos) throw Error("format: field '{{{}}}' is not known", field);
       const size_t position = field.empty() ? next++ : number ? size_t(std::stoi(field)) : arguments.positional.size();
       const Value* value = arguments.find(position, number ? "" : field);
@@ -369,8 +367,8 @@ constexpr Entry text_methods[] = {
     {"isalpha", every<is_letter>},
     {"isalnum", every<is_alphanumeric>},
     {"isspace", every<is_space>},
-    {"isupper", cased<to_lower, to_upper>},
-    {"islower", cased<to_upper, to_lower>},
+    {"isupper", cased<true>},
+    {"islower", cased<false>},
     {"removeprefix", remove_affix<false>},
     {"removesuffix", remove_affix<true>},
     {"format", format},

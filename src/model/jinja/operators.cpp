@@ -272,7 +272,7 @@ Value item_of(Bounds& bounds, const Value& of, const Value& key) {
 
 Value slice_of(Bounds& bounds, const Value& of, const Value& from, const Value& to, const Value& by) {
   if (const Undefined* undefined = of.get<Undefined>()) refuse(*undefined);
-  if (!of.text() && !of.sequence()) return make_undefined(fmt::format("'{} object' cannot be sliced", type_name(of)));
+  if (!of.text() && !of.sequence()) throw Error("'{}' object cannot be sliced", type_name(of));
   const std::vector<size_t> starts = of.text() ? character_starts(bounds, *of.text()) : std::vector<size_t>();
   const auto [start, stop, step] = range_of(from, to, by, of.text() ? int64_t(starts.size()) - 1 : int64_t(length_of(of)));
   std::string text;

@@ -1,7 +1,9 @@
 // Characters over UTF-8 bytes: stepping, white space, case, splitting.
 #include "model/jinja/text.h"
 
-#include "core/error.h"
+#include <utf8proc.h>
+
+#include "model/unicode.h"
 
 namespace hadal::jinja {
 namespace {
@@ -43,14 +45,8 @@ size_t last_character(std::string_view text) {  // where it begins; the text is 
 }  // namespace
 
 size_t character_size(std::string_view text, size_t at) {
-  const uint8_t first = uint8_t(text[at]);
-  if (first < 0xc2 || first > 0xf4 || !continues(text, at + 1)) return 1;
-  if (first < 0xe0) return 2;
-  const uint8_t second = uint8_t(text[at + 1]);
-  if (!continues(text, at + 2)) return 1;
-  if (first < 0xf0) return (first == 0xe0 && second < 0xa0) || (first == 0xed && second > 0x9f) ? 1 : 3;
-  if (!continues(text, at + 3)) return 1;
-  return (first == 0xf0 && second < 0x90) || (first == 0xf4 && second > 0x8f) ? 1 : 4;
+  const Utf8Step step = utf8_step(text.substr(at));
+  return step.kind == Utf8Step::whole ? step.bytes : 1;
 }
 
 size_t character_count(std::string_view text) {
@@ -60,30 +56,15 @@ size_t character_count(std::string_view text) {
 }
 
 char32_t character_at(std::string_view text, size_t at) {
-  const auto byte = [&](size_t i) { return char32_t(uint8_t(text[at + i])); };
-  switch (character_size(text, at)) {
-    case 2:
-      return (byte(0) & 0x1f) << 6 | (byte(1) & 0x3f);
-    case 3:
-      return (byte(0) & 0x0f) << 12 | (byte(1) & 0x3f) << 6 | (byte(2) & 0x3f);
-    case 4:
-      return (byte(0) & 0x07) << 18 | (byte(1) & 0x3f) << 12 | (byte(2) & 0x3f) << 6 | (byte(3) & 0x3f);
-    default:
-      return byte(0) < 0x80 ? byte(0) : 0xdc00 + byte(0);
-  }
+  const Utf8Step step = utf8_step(text.substr(at));
+  return step.kind == Utf8Step::whole ? step.point : 0xdc00 + uint8_t(text[at]);
 }
 
 void append_character(std::string& out, char32_t c) {
   if (c >= 0xdc80 && c <= 0xdcff) {
     out += char(c - 0xdc00);
-  } else if (c < 0x80) {
-    out += char(c);
-  } else if (c < 0x800) {
-    out += {char(0xc0 | c >> 6), char(0x80 | (c & 0x3f))};
-  } else if (c < 0x10000) {
-    out += {char(0xe0 | c >> 12), char(0x80 | (c >> 6 & 0x3f)), char(0x80 | (c & 0x3f))};
   } else {
-    out += {char(0xf0 | c >> 18), char(0x80 | (c >> 12 & 0x3f)), char(0x80 | (c >> 6 & 0x3f)), char(0x80 | (c & 0x3f))};
+    append_utf8(c, out);
   }
 }
 
@@ -112,39 +93,21 @@ std::string_view strip_right(std::string_view text, std::string_view characters)
   return text;
 }
 
-char32_t to_upper(char32_t c) {
-  if (c >= 'a' && c <= 'z') return c - 32;
-  if (c < 0xb5) return c;
-  if (c == 0xb5) return 0x39c;
-  if (c == 0xff) return 0x178;
-  if (c >= 0xe0 && c <= 0xfe && c != 0xf7) return c - 32;
-  if ((c >= 0x100 && c <= 0x137 && c != 0x130 && c != 0x131) || (c >= 0x14a && c <= 0x177)) return c & ~char32_t(1);
-  if ((c >= 0x139 && c <= 0x148) || (c >= 0x179 && c <= 0x17e)) return c & 1 ? c : c - 1;
-  if (c >= 0x3b1 && c <= 0x3c9 && c != 0x3c2) return c - 32;
-  if (c >= 0x430 && c <= 0x44f) return c - 32;
-  if (c >= 0x450 && c <= 0x45f) return c - 80;
-  return c;
-}
+char32_t to_upper(char32_t c) { return c == 0xdf ? c : char32_t(utf8proc_toupper(utf8proc_int32_t(c))); }
+char32_t to_lower(char32_t c) { return char32_t(utf8proc_tolower(utf8proc_int32_t(c))); }
+char32_t to_title(char32_t c) { return char32_t(utf8proc_totitle(utf8proc_int32_t(c))); }
+std::string_view category(char32_t c) { return utf8proc_category_string(utf8proc_int32_t(c)); }
 
-char32_t to_lower(char32_t c) {
-  if (c >= 'A' && c <= 'Z') return c + 32;
-  if (c < 0xc0) return c;
-  if (c == 0x178) return 0xff;
-  if (c >= 0xc0 && c <= 0xde && c != 0xd7) return c + 32;
-  if ((c >= 0x100 && c <= 0x137 && c != 0x130 && c != 0x131) || (c >= 0x14a && c <= 0x177)) return c | 1;
-  if ((c >= 0x139 && c <= 0x148) || (c >= 0x179 && c <= 0x17e)) return c & 1 ? c + 1 : c;
-  if (c >= 0x391 && c <= 0x3a9 && c != 0x3a2) return c + 32;
-  if (c >= 0x410 && c <= 0x42f) return c + 32;
-  if (c >= 0x400 && c <= 0x40f) return c + 80;
-  return c;
+std::string upper(std::string_view text) {
+  std::string out = map_characters(text, to_upper);
+  for (size_t at = out.find("ß"); at != std::string::npos; at = out.find("ß", at)) out.replace(at, 2, "SS");  // as long in UTF-8
+  return out;
 }
-
-std::string upper(std::string_view text) { return map_characters(text, to_upper); }
 std::string lower(std::string_view text) { return map_characters(text, to_lower); }
 
 std::string capitalize(std::string_view text) {
   bool first = true;
-  return map_characters(text, [&](char32_t c) { return std::exchange(first, false) ? to_upper(c) : to_lower(c); });
+  return map_characters(text, [&](char32_t c) { return std::exchange(first, false) ? to_title(c) : to_lower(c); });
 }
 
 std::string replace_all(Bounds& bounds, std::string_view text, std::string_view from, std::string_view to, int64_t most) {

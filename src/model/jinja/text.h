@@ -19,9 +19,11 @@ std::string_view strip_right(std::string_view text);
 std::string_view strip_left(std::string_view text, std::string_view characters);  // of any of these
 std::string_view strip_right(std::string_view text, std::string_view characters);
 
-// Letters of Latin, Greek and Cyrillic; every other character stays as it is.
+// One character for one. Of Python's longer forms upper() knows "SS" for "ß", the only one in use.
 char32_t to_upper(char32_t c);
 char32_t to_lower(char32_t c);
+char32_t to_title(char32_t c);
+std::string_view category(char32_t c);  // Unicode's, as "Lu"
 std::string upper(std::string_view text);
 std::string lower(std::string_view text);
 std::string capitalize(std::string_view text);  // the first character upper, the rest lower

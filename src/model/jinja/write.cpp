@@ -12,11 +12,9 @@
 namespace hadal::jinja {
 namespace {
 
-bool is_printable(char32_t c) {  // without a table of unassigned characters
-  if (c < 0x20 || (c >= 0x7f && c < 0xa1) || c == 0xad) return false;
-  if (is_space(c)) return c == ' ';
-  return !((c >= 0x200b && c <= 0x200f) || (c >= 0x202a && c <= 0x202e) || (c >= 0x2060 && c <= 0x206f) || c == 0xfeff ||
-           (c >= 0xd800 && c <= 0xf8ff) || (c >= 0xfff0 && c <= 0xfffb) || c >= 0xe0000);
+bool is_printable(char32_t c) {
+  const char group = category(c)[0];
+  return c == ' ' || (group != 'C' && group != 'Z');
 }
 
 std::string represent_text(std::string_view text) {
