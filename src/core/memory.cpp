@@ -17,7 +17,8 @@ Buffer::Buffer(size_t bytes, const char* purpose) : size_(bytes) {
   if (bytes == 0) return;
   // Overcommit would grant what the machine does not have and kill the process later: ask first.
   if (bytes > available_memory())
-    throw Error("not enough memory for {}: needs {:.2f} GB, {:.2f} GB are free", purpose, double(bytes) / 1e9, double(available_memory()) / 1e9);
+    throw Error("not enough memory for {}: needs {:.2f} GB, {:.2f} GB are free", purpose, double(bytes) / 1e9,
+                double(available_memory()) / 1e9);
   void* at = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (at == MAP_FAILED) throw Error("not enough memory for {}: {:.2f} GB refused by the system", purpose, double(bytes) / 1e9);
   data_ = static_cast<std::byte*>(at);
