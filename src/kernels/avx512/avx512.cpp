@@ -13,7 +13,7 @@ namespace {
 
 using Vec = __m512;
 constexpr int width = 16, parts = 1;                                  // a sum of 16 is `parts` vectors
-constexpr int tile_m = 6, tile_n = 4, stream_n = 8, fma_chains = 24;  // stream_n: rows of b read together when a has one row
+constexpr int tile_m = 6, tile_n = 4, stream_n = 4, fma_chains = 24;  // stream_n: rows of b read together when a has one row
 constexpr int mix_m = 4, mix_vectors = 4;
 
 INLINE Vec set(float v) { return _mm512_set1_ps(v); }

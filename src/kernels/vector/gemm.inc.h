@@ -1,7 +1,7 @@
 // c = a b^T for every vector level; included inside the anonymous namespace of a level, after its Vec.
 // A tile of M x N outputs keeps 16 partial sums each in registers over the whole of k, so the order of addition never depends on the tile.
 // Many rows: a block of a stays in the L2 cache, N rows of b in L1 while the block passes them; b streams from memory once per block.
-// One row: N = stream_n rows of b are read side by side, with a prefetch that runs over the end of a row into the next group of rows.
+// The first tile of N rows of b also fetches the next N, in the order of their addresses, the order that memory likes best.
 // Bytes per flop: sizeof(b) / 2M from memory, (4M + sizeof(b) N) / 2MN from the caches.
 
 // x[0] + x[2] and x[1] + x[3], then those two.
@@ -45,30 +45,25 @@ INLINE void step(Vec (&sum)[M][N][parts], Lanes lanes, int part, const float* a,
   }
 }
 
-// How far ahead of use b is asked for, in bytes of each row.
-constexpr int64_t ahead_bytes = 1024;
-
 template <class Format, int M, int N, bool streams>
 void tile(const GemmArgs& g, const float* a, const typename Format::Value* b, float* c) {
-  using Value = typename Format::Value;
   Vec sum[M][N][parts];
 #pragma GCC unroll 64
   for (int i = 0; i < M * N * parts; ++i) sum[i / parts / N][i / parts % N][i % parts] = set(0);
 
-  const int64_t whole = g.k / 16 * 16, ahead = ahead_bytes / int64_t(sizeof(Value));
-  const int64_t turn = streams ? (whole > ahead ? whole - ahead : 0) / 16 * 16 : whole;
+  // Where rows have gaps, this fetches some of what lies between them; past the end of b it fetches nothing that exists.
+  constexpr int64_t step_bytes = 16 * N * int64_t(sizeof(*b));
+  const char* next = reinterpret_cast<const char*>(b + N * g.ldb);
   int64_t k = 0;
-  const auto until = [&](int64_t end, int64_t distance) ALWAYS_INLINE {
-    for (; k < end; k += 16) {
-      if (streams)
+  for (; k + 16 <= g.k; k += 16) {
+    if (streams) {
 #pragma GCC unroll 8
-        for (int n = 0; n < N; ++n) _mm_prefetch(reinterpret_cast<const char*>(b + n * g.ldb + k + distance), _MM_HINT_T0);
-#pragma GCC unroll 2
-      for (int p = 0; p < parts; ++p) step<Format>(sum, Whole{}, p, a + k + p * width, g.lda, b + k + p * width, g.ldb);
+      for (int64_t i = 0; i < step_bytes; i += 64) _mm_prefetch(next + i, _MM_HINT_T0);
+      next += step_bytes;
     }
-  };
-  until(turn, ahead);
-  until(whole, ahead + N * g.ldb - g.k);  // the same distance along the rows that come next
+#pragma GCC unroll 2
+    for (int p = 0; p < parts; ++p) step<Format>(sum, Whole{}, p, a + k + p * width, g.lda, b + k + p * width, g.ldb);
+  }
   if (k < g.k)
 #pragma GCC unroll 2
     for (int p = 0; p < parts; ++p) step<Format>(sum, Part(g.k - k - p * width), p, a + k + p * width, g.lda, b + k + p * width, g.ldb);
@@ -83,14 +78,22 @@ INLINE void tile_of_rows(int64_t rows, const GemmArgs& g, const float* a, const 
   if constexpr (M > 1) tile_of_rows<Format, N, streams, M - 1>(rows, g, a, b, c);
 }
 
-// Rows of a that share a pass over b.
-template <class Format, int N, bool streams>
+// Columns [first, g.n) in groups of N, rows [m0, m1); returns the first column that is left. Rows are shared out evenly over their tiles.
+template <class Format, int N>
 INLINE int64_t columns(const GemmArgs& g, int64_t first, int64_t m0, int64_t m1) {
   const auto* b = static_cast<const typename Format::Value*>(g.b);
+  const int64_t tiles = (m1 - m0 + tile_m - 1) / tile_m, rows = (m1 - m0 + tiles - 1) / tiles;
   int64_t n = first;
   for (; n + N <= g.n; n += N)
-    for (int64_t m = m0; m < m1; m += tile_m)
-      tile_of_rows<Format, N, streams>(m1 - m, g, g.a + m * g.lda, b + n * g.ldb, g.c + m * g.ldc + n);
+    for (int64_t m = m0; m < m1; m += rows) {
+      const float* a = g.a + m * g.lda;
+      float* c = g.c + m * g.ldc + n;
+      const int64_t count = rows < m1 - m ? rows : m1 - m;
+      if (m == m0)
+        tile_of_rows<Format, N, true>(count, g, a, b + n * g.ldb, c);  // the first tile fetches the rows of b for the next N columns
+      else
+        tile_of_rows<Format, N, false>(count, g, a, b + n * g.ldb, c);
+    }
   return n;
 }
 
@@ -101,13 +104,12 @@ void gemm(const GemmArgs& g) {
   if (g.m == 1) {
     int64_t n = 0;
     for (; n + stream_n <= g.n; n += stream_n) tile<Format, 1, stream_n, true>(g, g.a, b + n * g.ldb, g.c + n);
-    columns<Format, 1, false>(g, columns<Format, tile_n, false>(g, n, 0, 1), 0, 1);
+    columns<Format, 1>(g, columns<Format, tile_n>(g, n, 0, 1), 0, 1);
     return;
   }
   const int64_t fitting = block_bytes / (4 * (g.k > 0 ? g.k : 1)) / tile_m * tile_m, block = fitting > tile_m ? fitting : tile_m;
   for (int64_t m = 0; m < g.m; m += block) {
     const int64_t end = m + block < g.m ? m + block : g.m;
-    const int64_t n = g.m <= tile_m ? columns<Format, tile_n, true>(g, 0, m, end) : columns<Format, tile_n, false>(g, 0, m, end);
-    columns<Format, 1, false>(g, n, m, end);
+    columns<Format, 1>(g, columns<Format, tile_n>(g, 0, m, end), m, end);
   }
 }
