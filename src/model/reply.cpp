@@ -38,7 +38,12 @@ ReplyStream::ReplyStream(const Tokenizer& tokenizer, std::vector<std::string> st
 std::vector<ReplyPiece> ReplyStream::push(int32_t token) {
   if (stopped_) return {};
   const std::string_view bytes = tokenizer_.bytes(token);
-  if (tokenizer_.is_special(token) && bytes != opening && bytes != closing) return {};
+  if (tokenizer_.is_special(token) && bytes != opening && bytes != closing) {
+    if (std::find(stops_.begin(), stops_.end(), bytes) == stops_.end()) return {};
+    std::vector<ReplyPiece> pieces = finish();
+    stopped_ = true;
+    return pieces;
+  }
   held_ += characters_.push(bytes);
   return advance(false);
 }
@@ -65,19 +70,21 @@ std::vector<ReplyPiece> ReplyStream::advance(bool last) {
     };
     for (const std::string& stop : stops_) look_for(stop, false);
     // Only a reply's beginning opens reasoning: later the tag is text that the answer talks about.
-    const bool may_open = separate_ && !reasoning_ && !begun_;
-    const bool tag_in_place = !may_open || is_blank(std::string_view(held_).substr(0, held_.find('<')));
+    const size_t tag_at = std::min(held_.find('<'), held_.size());
+    const bool may_open = separate_ && !reasoning_ && !begun_ && is_blank(std::string_view(held_).substr(0, tag_at));
     if (separate_ && reasoning_) look_for(closing, true);
-    if (may_open && tag_in_place) look_for(opening, true);
+    if (may_open) look_for(opening, true);
 
     if (at == std::string::npos) {
+      // White space before the tag is dropped, so it waits for what follows.
+      if (may_open && !last && opening.starts_with(std::string_view(held_).substr(tag_at))) return pieces;
       const size_t ready = last ? held_.size() : held_.size() - hold;
       show(std::string_view(held_).substr(0, ready), pieces);
       held_.erase(0, ready);
       return pieces;
     }
     const std::string before = held_.substr(0, at);
-    if (!tag || reasoning_ || !is_blank(before)) show(before, pieces);
+    if (!tag || reasoning_) show(before, pieces);
     held_.erase(0, at + size);
     if (!tag) {
       held_.clear();
