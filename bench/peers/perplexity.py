@@ -47,11 +47,11 @@ def log_softmax(logits):
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
-def load_peer(model, context, all_logits):
+def load_peer(model, all_logits, threads=None):
     import llama_cpp
 
     return llama_cpp.Llama(
-        str(model), n_ctx=context, n_batch=context, n_ubatch=context, n_threads=os.cpu_count(), logits_all=all_logits, verbose=False,
+        str(model), n_ctx=CONTEXT, n_batch=CONTEXT, n_ubatch=CONTEXT, n_threads=threads, n_threads_batch=threads, logits_all=all_logits, verbose=False,
         type_k=llama_cpp.GGML_TYPE_F32, type_v=llama_cpp.GGML_TYPE_F32,
     )
 
@@ -115,7 +115,7 @@ def peer_greedy(peer, prompt):
 def measure_peer(options):
     import llama_cpp
 
-    greedy_peer = load_peer(options.model, CONTEXT, True)
+    greedy_peer = load_peer(options.model, True, options.threads)
     continuations = [peer_greedy(greedy_peer, prompt) for prompt in PROMPTS]
     ids, text = first_tokens(greedy_peer, options.text.read_bytes(), options.tokens)
     started = time.time()
@@ -125,6 +125,7 @@ def measure_peer(options):
         "peer": f"llama.cpp by llama-cpp-python {llama_cpp.__version__}",
         "model": options.model.name,
         "model_sha256": hashlib.sha256(options.model.read_bytes()).hexdigest(),
+        "cache": "F32",
         "text": options.text.name,
         "text_sha256": hashlib.sha256(text).hexdigest(),
         "tokens": len(ids),
@@ -166,7 +167,7 @@ def compare_greedy(model, peer):
 
 def perplexity_of(options, peer):
     """hadal's over the same part of the text."""
-    text = first_tokens(load_peer(options.model, CONTEXT, False), options.text.read_bytes(), peer["tokens"])[1]
+    text = first_tokens(load_peer(options.model, False), options.text.read_bytes(), peer["tokens"])[1]
     if hashlib.sha256(text).hexdigest() != peer["text_sha256"]:
         sys.exit("the text is not the one that the peer read")
     started = time.time()
@@ -182,16 +183,16 @@ def report_of(options, peers):
         "# Perplexity and greedy text beside llama.cpp",
         "",
         f"`bench/peers/perplexity.py`: hadal on {options.model.name}, the peer on the file named; the first tokens of {options.text.name}, windows of "
-        f"{CONTEXT}, the second half of each scored. {platform.machine()}, {os.cpu_count()} cores, keys and values in F32 on both sides.",
+        f"{CONTEXT}, the second half of each scored. {platform.machine()}, {os.cpu_count()} cores; hadal keeps keys and values in F32.",
         "Seconds are of a busy machine: not a comparison of speed.",
         "",
-        "| peer | its file | tokens | windows | peer | hadal | difference | seconds (peer, hadal) |",
+        "| peer | its file, keys and values | tokens | windows | peer | hadal | difference | seconds (peer, hadal) |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for peer in peers:
         ours = peer["ours"]
         lines.append(
-            f"| {peer['peer']} | {peer['model']} | {peer['tokens']:,} | {peer['windows']} | {peer['perplexity']:.4f} | {ours['perplexity']:.4f} "
+            f"| {peer['peer']} | {peer['model']}, {peer['cache']} | {peer['tokens']:,} | {peer['windows']} | {peer['perplexity']:.4f} | {ours['perplexity']:.4f} "
             f"| {100 * ours['change']:+.3f} % | {peer['seconds']:.0f}, {ours['seconds']:.0f} |"
         )
     lines += ["", f"Tokens of {STEPS} that are the same in greedy continuations; where they part, how far the peer's two likeliest lie apart (logits):"]
@@ -235,6 +236,7 @@ def main():
         command.add_argument("--store", type=pathlib.Path, required=True, nargs="+" if name == "ours" else None)
         if name == "peer":
             command.add_argument("--tokens", type=int, default=100_000)
+            command.add_argument("--threads", type=int, help="1 on a busy machine: the peer's threads wait for each other spinning")
         else:
             command.add_argument("--report", type=pathlib.Path, default=pathlib.Path("bench/results/perplexity.md"))
     options = parser.parse_args()
