@@ -98,8 +98,8 @@ std::vector<std::string> row_of(const Result& r) {
 }
 
 std::vector<Result> measure(const Options& options, const Model& model, const Machine& machine) {
-  const double decode_limit = machine.read_bandwidth / active_bytes(model);
-  const double prefill_limit = machine.peak_flops / (2 * double(count_parameters(model.config).active));
+  const double decode_limit = machine.read_all / active_bytes(model);
+  const double prefill_limit = machine.flops_all / (2 * double(count_parameters(model.config).active));
   std::vector<Result> results;
   for (const int64_t prompt : options.prompts) {
     if (prompt + options.generate > model.config.context)
@@ -133,11 +133,11 @@ void run(const Options& options) {
     model = load_model(source.config(), source.checkpoint());
   }
   InterruptGuard guard;
-  const Machine machine = probe_machine();
+  const Machine machine = probe_machine(true);
   const std::vector<Result> results = measure(options, model, machine);
   if (options.json) {
     Json json{{"model", options.model.empty() ? options.preset : options.model}, {"threads", pool().threads()}};
-    json["machine"] = {{"read_bandwidth", machine.read_bandwidth}, {"peak_flops", machine.peak_flops}};
+    json["machine"] = {{"cpu", machine.cpu}, {"isa", machine.isa}, {"read_bandwidth", machine.read_all}, {"peak_flops", machine.flops_all}};
     for (const Result& r : results)
       json["results"].push_back({{"test", r.test},
                                  {"tokens", r.tokens},
@@ -151,6 +151,8 @@ void run(const Options& options) {
   std::vector<std::vector<std::string>> rows{{"test", "tokens", "tokens/s", "limit", "share"}};
   for (const Result& r : results) rows.push_back(row_of(r));
   put(table(rows, "lrrrr"));
+  note(fmt::format("{} threads, {}; measured: reads {}/s, peak {:.3g} GFLOPS in f32", pool().threads(), machine.isa,
+                   as_bytes(machine.read_all), machine.flops_all / 1e9));
 }
 
 }  // namespace

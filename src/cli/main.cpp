@@ -16,6 +16,7 @@
 #include "cli/commands.h"
 #include "cli/help.h"
 #include "cli/output.h"
+#include "plan/machine.h"
 
 namespace {
 
@@ -49,11 +50,11 @@ int run(int argc, char** argv) {
   hadal::add_detokenize(app);
   hadal::add_logits(app);
   hadal::add_perplexity(app);
-  // hadal::add_bench(app);
+  hadal::add_bench(app);
   hadal::add_models(app);
   hadal::add_presets(app);
-  // hadal::add_pull(app);
-  // hadal::add_doctor(app);
+  hadal::add_pull(app);
+  hadal::add_doctor(app);
 
   const auto is_command = [&](const std::string& name) {
     const auto all = app.get_subcommands({});
@@ -64,6 +65,7 @@ int run(int argc, char** argv) {
     const std::string name = chosen.empty() ? "hadal" : "hadal " + chosen[0]->get_name();
     return fail(2, fmt::format("{}\n`{} --help` shows how it is used.", message, name));
   };
+  hadal::check_isa_wish();
   try {
     if (argc < 2) {
       hadal::put(app.help());

@@ -61,7 +61,7 @@ def fails(hadal, code, message, *arguments, **options):
 
 # What every command has in common.
 
-COMMANDS = ("chat", "generate", "info", "tokenize", "detokenize", "logits", "perplexity", "models", "presets")
+COMMANDS = ("chat", "generate", "info", "tokenize", "detokenize", "logits", "perplexity", "models", "presets", "bench", "pull", "doctor")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -376,6 +376,51 @@ def test_presets_print_the_published_totals(hadal):
         assert total in text
     totals = {entry["name"]: entry["total"] for entry in json.loads(hadal.run("presets", "--json").stdout)}
     assert totals["v3"] == 671026419200
+
+
+# bench, doctor, pull
+
+
+def test_bench(hadal, llama):
+    options = ("--prompt", "16,64", "--generate", 5, "--repeat", 1)
+    answer = json.loads(hadal.run("bench", llama.model, *options, "--json").stdout)
+    assert [(r["test"], r["tokens"], r["depth"], r["batch"]) for r in answer["results"]] == [
+        ("prefill", 16, 0, 1), ("decode", 4, 16, 1), ("prefill", 64, 0, 1), ("decode", 4, 64, 1)
+    ]  # fmt: skip
+    for result in answer["results"]:
+        assert result["tokens_per_second"] > 0 and result["limit"] > 0
+        assert result["share"] == pytest.approx(result["tokens_per_second"] / result["limit"])
+    assert answer["machine"]["read_bandwidth"] > 1e8 and answer["threads"] >= 1
+    lines = hadal.run("bench", llama.model, *options).stdout.splitlines()
+    assert len(lines) == 5 and lines[0].split()[0] == "test"
+
+
+def test_bench_that_cannot_be(hadal, llama):
+    fails(hadal, 2, "expected a MODEL or --preset NAME", "bench")
+    fails(hadal, 2, "expected a MODEL or --preset NAME", "bench", llama.model, "--preset", "v3")
+    fails(hadal, 1, "no-such-shape", "bench", "--preset", "no-such-shape")
+    fails(hadal, 1, "do not fit the model's context of 512", "bench", llama.model, "--prompt", 512)
+
+
+def test_doctor(hadal):
+    answer = json.loads(hadal.run("doctor", "--json", "--threads", 1).stdout)
+    assert answer["threads"] == 1 and answer["memory"] >= answer["available"] > 0
+    assert [level["name"] for level in answer["levels"] if level["used"]] == [answer["isa"]]
+    assert answer["read_bandwidth"]["one"] > 1e8 and answer["peak_flops"]["all"] > 1e8
+    small = next(model for model in answer["models"] if model["name"] == "smollm2-135m")
+    assert small["weights"] == 2 * 134515008 and small["fits"]
+    text = hadal.run("doctor").stdout
+    assert answer["isa"] in text and "smollm2-135m" in text
+
+
+def test_the_level_can_be_lowered(hadal):
+    assert json.loads(hadal.run("doctor", "--json", isa="scalar").stdout)["isa"] == "scalar"
+    fails(hadal, 1, "HADAL_ISA", "presets", isa="sse9")
+
+
+def test_pull_of_what_is_no_name(hadal):
+    fails(hadal, 2, "NAME is required", "pull")
+    fails(hadal, 1, "../etc", "pull", "../etc")
 
 
 # chat
