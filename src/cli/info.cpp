@@ -121,12 +121,20 @@ std::string feed_forward_line(const ModelConfig& c) {
   return line;
 }
 
-std::string rope_line(const ModelConfig& c) {
-  constexpr const char* names[] = {"", "linear", "llama3", "YaRN"};
-  std::string line = fmt::format("base {}", c.rope.theta);
-  if (c.rope.scaling != RopeScaling::none) line += fmt::format(", {} scaling by {}", names[int(c.rope.scaling)], c.rope.factor);
-  if (c.rope.original_context > 0) line += fmt::format(" from {}", with_commas(c.rope.original_context));
-  return line;
+std::string rope_scaling(const RopeConfig& rope) {
+  switch (rope.scaling) {
+    case RopeScaling::none:
+      return "";
+    case RopeScaling::linear:
+      return fmt::format(", linear scaling by {}", rope.factor);
+    case RopeScaling::llama3:
+      return fmt::format(", llama3 scaling by {} from {}", rope.factor, with_commas(rope.original_context));
+    case RopeScaling::yarn:
+      return fmt::format(", YaRN scaling by {} from {}", rope.factor, with_commas(rope.original_context));
+    case RopeScaling::table:
+      return ", divided by a table in the file";
+  }
+  return "";
 }
 
 std::string tokenizer_line(const Tokenizer& t) {
@@ -150,7 +158,7 @@ void print_table(const ModelSource& source, const Facts& facts, const TextSide& 
   rows.push_back({"width", with_commas(c.dim)});
   rows.push_back({"attention", attention_line(c)});
   rows.push_back({"feed-forward", feed_forward_line(c)});
-  rows.push_back({"rotary positions", rope_line(c)});
+  rows.push_back({"rotary positions", fmt::format("base {}{}", c.rope.theta, rope_scaling(c.rope))});
   rows.push_back({"vocabulary", fmt::format("{}, head {}", with_commas(c.vocab), c.tied_head ? "tied to the embedding" : "of its own")});
   rows.push_back({"context", with_commas(c.context) + " tokens"});
   rows.push_back({"  memory per token", fmt::format("{} bytes in f16, {} in f32", with_commas(facts.row_f16), with_commas(facts.row_f32))});

@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 import pytest
+from cases import CASES
 from conftest import GOLDEN, read_golden
 
 GREEDY = ("--temperature", 0)
@@ -348,7 +349,8 @@ def test_info(hadal, golden):
     answer = json.loads(hadal.run("info", golden.model, "--json").stdout)
     assert sum(part["bytes"] for part in answer["parts"].values()) == answer["stored"]["bytes"] == sum(t["bytes"] for t in answer["types"].values())
     assert answer["vocab"] == 300 and answer["parameters"]["active"] <= answer["parameters"]["total"]
-    assert answer["stored"]["bytes"] <= sum(file["bytes"] for file in answer["files"])
+    if golden.name not in {case.name for case in CASES if case.split_kv}:  # there the joined matrix is larger than its halves in the file
+        assert answer["stored"]["bytes"] <= sum(file["bytes"] for file in answer["files"])
     assert "other" not in answer["parts"]
     text = hadal.run("info", golden.model).stdout
     assert f"{answer['parameters']['total']:,}" in text and answer["family"] in text
