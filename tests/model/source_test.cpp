@@ -46,13 +46,13 @@ constexpr const char* llama = R"({"model_type": "llama"})";
 
 TEST_F(Source, TheCacheIsWhereTheEnvironmentSays) {
   EXPECT_EQ(cache_folder(), cache_.path());
-  const Variable none("HADAL_CACHE", nullptr), home("HOME", "/home/someone");
+  const Variable none("HADAL_CACHE", nullptr), home("HOME", "/somebody");
   {
     const Variable xdg("XDG_CACHE_HOME", "/var/x");
     EXPECT_EQ(cache_folder(), "/var/x/hadal");
   }
   const Variable no_xdg("XDG_CACHE_HOME", nullptr);
-  EXPECT_EQ(cache_folder(), "/home/someone/.cache/hadal");
+  EXPECT_EQ(cache_folder(), "/somebody/.cache/hadal");
   const Variable no_home("HOME", nullptr);
   EXPECT_THAT(error_of([] { cache_folder(); }), HasSubstr("HADAL_CACHE"));
 }
