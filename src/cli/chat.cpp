@@ -23,7 +23,7 @@ struct Options {
   std::string model = "smollm2", system, thinking;
   SamplingOptions sampling;
   FeedingOptions feeding;
-  int64_t max_tokens = 0, context = 0;
+  int64_t max_tokens = 4096, context = 0;
 };
 
 ChatTemplate template_of(const ModelSource& source) {
@@ -131,13 +131,13 @@ class Chat {
   void help() {
     put("/system TEXT  what the model is told before the talk; without TEXT: shows it; - removes it\n"
         "/reset        forgets the talk, keeps the system message\n"
-        "/retry        answers the last message anew\n"
+        "/retry        answers the last message anew; where temperature is 0, this once with 0.8\n"
         "/save FILE    writes the talk as JSON\n"
         "/load FILE    goes on with a saved talk\n"
         "/stats        speed of the last reply, use of the context\n"
         "/exit         leaves, as Ctrl-D does\n"
-        "A line that ends with \\ goes on in the next one. Ctrl-C stops a reply. Up and down walk through what you typed, Ctrl-R searches "
-        "it.\n");
+        "A line that ends with \\ goes on in the next one. Ctrl-C stops a reply.\n"
+        "Up and down walk through what you typed, Ctrl-R searches it.\n");
   }
 
   void system(const std::string& text) {
@@ -154,7 +154,7 @@ class Chat {
 
   void retry() {
     if (!conversation_.take_back_answer()) return note("There is nothing to answer yet.");
-    reply();
+    reply(true);
   }
 
   void save(const std::string& file) {
@@ -177,7 +177,7 @@ class Chat {
   }
 
   // Answers the last question. Each turn gives the engine the whole talk; a cache of prefixes belongs to the engine.
-  void reply() {
+  void reply(bool anew = false) {
     CompletionRequest request;
     TemplateVariables variables;
     if (!options_.thinking.empty()) variables.thinking = options_.thinking == "on";
@@ -190,6 +190,7 @@ class Chat {
     }
     request.sampling = sampling_;
     request.sampling.seed += replies_++;  // another try is another text; the whole talk still depends on the first seed alone
+    if (anew && sampling_.temperature == 0) request.sampling.temperature = 0.8f;  // or the answer would be the same
     request.max_tokens = options_.max_tokens > 0 ? options_.max_tokens : room();
     request.end_tokens = end_tokens(model_.config, tokenizer_);
     request.stops = options_.sampling.stop;

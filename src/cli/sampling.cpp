@@ -13,8 +13,6 @@
 namespace hadal {
 namespace {
 
-constexpr float default_temperature = 0.8f, default_top_p = 0.95f;
-
 std::pair<int32_t, float> parse_bias(const std::string& text) {
   int32_t id = 0;
   float value = 0;
@@ -31,8 +29,7 @@ std::pair<int32_t, float> parse_bias(const std::string& text) {
 // needs it.
 Sampling recommended(const std::filesystem::path& model) {
   Sampling how;
-  how.temperature = default_temperature;
-  how.top_p = default_top_p;
+  how.temperature = 0;
   const std::filesystem::path file = model / "generation_config.json";
   if (!std::filesystem::is_regular_file(file)) return how;
   const nlohmann::json config = nlohmann::json::parse(read_text(file, 1 << 20), nullptr, false);
@@ -40,7 +37,7 @@ Sampling recommended(const std::filesystem::path& model) {
   const auto take = [&](const char* key, auto& field) {
     if (const auto at = config.find(key); at != config.end() && at->is_number()) at->get_to(field);
   };
-  how.top_p = 1;
+  how.temperature = 1;
   take("temperature", how.temperature);
   take("top_k", how.top_k);
   take("top_p", how.top_p);
@@ -52,7 +49,7 @@ Sampling recommended(const std::filesystem::path& model) {
 }  // namespace
 
 void add_sampling(CLI::App* command, SamplingOptions& options) {
-  const std::string group = "Sampling (defaults: the model's generation_config.json, else temperature 0.8 and top-p 0.95)";
+  const std::string group = "Sampling (defaults: the model's generation_config.json, else temperature 0)";
   const auto add = [&](const char* name, auto& field, const char* what, const char* type) {
     command->add_option(name, field, what)->type_name(type)->group(group);
   };

@@ -23,8 +23,8 @@ struct SamplingOptions {
 };
 void add_sampling(CLI::App* command, SamplingOptions& options);
 
-// What was asked for; what was not is as the model's generation_config.json recommends, else hadal's own defaults. Without --seed a random
-// one.
+// What was asked for; what was not is as the model's generation_config.json recommends, else the likeliest token each time: transformers
+// does the same. Without --seed a random one.
 Sampling sampling_for(const SamplingOptions& options, const std::filesystem::path& model);
 uint64_t random_seed();
 

@@ -501,6 +501,7 @@ def test_a_talk(hadal, chatty, tmp_path, cache):
     chat.expect("error: cannot open")
     chat.send(f"/load {tmp_path}/talk.json\n")
     chat.expect("Loaded 3 messages")
+    chat.expect("> ")
     chat.send("\x04")
     assert chat.ends() == 0
     messages = json.loads((tmp_path / "talk.json").read_text())["messages"]
@@ -533,6 +534,7 @@ def test_a_line_can_be_edited(hadal, chatty, tmp_path):
     chat.expect("(cut")
     chat.send(f"/save {tmp_path}/talk.json\n")
     chat.expect("Saved")
+    chat.expect("> ")
     chat.send("\x04")
     assert chat.ends() == 0
     assert [m["content"] for m in json.loads((tmp_path / "talk.json").read_text())["messages"]] == ["hello wörld!", "A", "one \ntwo", "A"]
@@ -576,6 +578,7 @@ def test_thinking_is_dimmed(hadal, llama, tmp_path):
     chat.expect("> ")
     chat.send("x\n")
     chat.expect("\x1b[2mAAA\x1b[0m")
+    chat.expect("> ")
     chat.send("\x04")
     assert chat.ends() == 0
 
