@@ -1,5 +1,6 @@
 """The program as a person or a script meets it: every command on the tiny models, what it prints, and what it says when something is wrong."""
 
+import contextlib
 import json
 import os
 import pty
@@ -456,6 +457,17 @@ class Terminal:
     def send(self, text):
         os.write(self.file, text.encode())
 
+    def leave(self, seconds=30):
+        """Ctrl-D until the program ends: the editor drops what is typed while it takes over the terminal."""
+        for _ in range(seconds):
+            with contextlib.suppress(OSError):  # it has just ended
+                self.send("\x04")
+            with contextlib.suppress(TimeoutError):
+                return self.ends(1)
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+        pytest.fail(f"still there; saw {self.seen[-2000:]!r}")
+
     def ends(self, seconds=30):
         until = time.monotonic() + seconds
         while time.monotonic() < until:
@@ -468,9 +480,7 @@ class Terminal:
             if done:
                 os.close(self.file)
                 return os.waitstatus_to_exitcode(status)
-        os.kill(self.pid, signal.SIGKILL)
-        os.waitpid(self.pid, 0)
-        pytest.fail(f"still there; saw {self.seen[-2000:]!r}")
+        raise TimeoutError(f"still there; saw {self.seen[-2000:]!r}")
 
 
 def test_a_talk(hadal, chatty, tmp_path, cache):
@@ -502,8 +512,7 @@ def test_a_talk(hadal, chatty, tmp_path, cache):
     chat.send(f"/load {tmp_path}/talk.json\n")
     chat.expect("Loaded 3 messages")
     chat.expect("> ")
-    chat.send("\x04")
-    assert chat.ends() == 0
+    assert chat.leave() == 0
     messages = json.loads((tmp_path / "talk.json").read_text())["messages"]
     assert [m["role"] for m in messages] == ["system", "user", "assistant"]
     assert messages[0]["content"] == "Be brief." and messages[1]["content"] == "hello" and messages[2]["content"] == "AAAAA"
@@ -535,8 +544,7 @@ def test_a_line_can_be_edited(hadal, chatty, tmp_path):
     chat.send(f"/save {tmp_path}/talk.json\n")
     chat.expect("Saved")
     chat.expect("> ")
-    chat.send("\x04")
-    assert chat.ends() == 0
+    assert chat.leave() == 0
     assert [m["content"] for m in json.loads((tmp_path / "talk.json").read_text())["messages"]] == ["hello wörld!", "A", "one \ntwo", "A"]
 
 
@@ -552,8 +560,7 @@ def test_ctrl_c_stops_the_reply_and_not_the_program(hadal, chatty):
     chat.send("half a line\x03")
     chat.expect("Ctrl-D leaves.")
     chat.expect("> ")
-    chat.send("\x04")
-    assert chat.ends() == 0
+    assert chat.leave() == 0
 
 
 def test_a_full_context_is_said(hadal, chatty):
@@ -569,8 +576,7 @@ def test_a_full_context_is_said(hadal, chatty):
     chat.send("x\n")
     chat.expect("AAAA")
     chat.expect("> ")
-    chat.send("\x04")
-    assert chat.ends() == 0
+    assert chat.leave() == 0
 
 
 def test_thinking_is_dimmed(hadal, llama, tmp_path):
@@ -579,8 +585,7 @@ def test_thinking_is_dimmed(hadal, llama, tmp_path):
     chat.send("x\n")
     chat.expect("\x1b[2mAAA\x1b[0m")
     chat.expect("> ")
-    chat.send("\x04")
-    assert chat.ends() == 0
+    assert chat.leave() == 0
 
 
 def test_a_talk_through_a_pipe(hadal, chatty):
