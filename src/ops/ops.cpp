@@ -28,18 +28,19 @@ const float* vector_of(const Weight& w, int64_t n) {
 }
 
 // A task is a block of columns of `out`, which are rows of the weight. Few rows of x: the weights stream from memory once, and a task is
-// worth handing out from 64 KB of them. Many rows: the task's weights (256 KB) stay in the L2 cache while the rows of x pass by.
+// worth handing out from 64 KB of them. Many rows: the task's weights stay in the L2 cache while the rows of x pass by; the more rows,
+// the more it costs that x passes once per task.
 struct Split {
   int64_t rows, cols;  // of `out`, per task
 };
 Split split_of(int64_t m, int64_t n, int64_t row_bytes, int64_t threads) {
-  constexpr int64_t few = 8, tile = 8, many_rows = 96;
-  const int64_t bytes = m <= few ? 64 << 10 : 256 << 10;
-  int64_t cols = divide_up(bytes, std::max<int64_t>(1, row_bytes));
-  if (n * row_bytes > 32 << 10) cols = std::min(cols, divide_up(n, threads));  // a small one is left whole
-  cols = divide_up(std::max<int64_t>(1, cols), tile) * tile;
+  constexpr int64_t few = 8, many = 96, tile = 8;
+  const int64_t bytes = m <= few ? 64 << 10 : m <= many ? 256 << 10 : 768 << 10;
+  int64_t tasks = std::max<int64_t>(1, n * row_bytes / bytes);
+  if (n * row_bytes > 32 << 10) tasks = divide_up(tasks, threads) * threads;  // a small one is left whole
+  const int64_t cols = divide_up(divide_up(n, tasks), tile) * tile;
   const bool enough_tasks = divide_up(n, cols) >= 2 * threads;
-  return {m <= many_rows || enough_tasks ? m : many_rows, cols};
+  return {m <= many || enough_tasks ? m : many, cols};
 }
 
 }  // namespace
