@@ -94,6 +94,7 @@ void add(Mat<float> x, Mat<const float> y) {
 }
 
 void load_row(float* to, DType type, const std::byte* from, int64_t n) {
+  if (n == 0) return;  // memcpy wants addresses even for nothing
   const auto* half = reinterpret_cast<const uint16_t*>(from);
   switch (type) {
     case DType::f32:
@@ -112,6 +113,7 @@ void load_row(float* to, DType type, const std::byte* from, int64_t n) {
 
 void store_row(std::byte* to, DType type, const float* from, int64_t n) {
   CHECK(type == DType::f32 || type == DType::f16);
+  if (n == 0) return;
   if (type == DType::f32)
     std::memcpy(to, from, size_t(n) * sizeof(float));
   else
