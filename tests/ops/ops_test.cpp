@@ -110,8 +110,7 @@ TEST_P(Threads, RowOpsReachEveryRowAndNothingElse) {
       Rows out = x, want = x;
       op(out.mat());
       for (int64_t r = 0; r < want.rows; ++r) kernel(want.mat().row(r), y.mat().row(r));
-      EXPECT_EQ(std::memcmp(out.values.data(), want.values.data(), out.values.size() * 4), 0)
-          << what << ", " << rows << " rows of " << cols;
+      EXPECT_EQ(out.values, want.values) << what << ", " << rows << " rows of " << cols;
     };
     const float *weight = w.weight.as_f32(), *bias = b.weight.as_f32();
     const int64_t n = cols;
