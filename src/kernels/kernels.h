@@ -47,7 +47,7 @@ struct Kernels {
   float (*softmax_block)(float* scores, int64_t n, SoftmaxState* state);
   void (*rope_halves)(float* x, const float* cos, const float* sin, int64_t half);  // pairs (i, i + half)
   void (*rope_pairs)(float* x, const float* cos, const float* sin, int64_t half);   // pairs (2i, 2i + 1)
-  void (*f16_from_f32)(uint16_t* out, const float* x, int64_t n);  // to nearest even; saturates at +-65504, NaN stays NaN
+  void (*f16_from_f32)(uint16_t* out, const float* x, int64_t n);                   // to nearest even; saturates at +-65504, NaN stays NaN
   void (*f32_from_bf16)(float* out, const uint16_t* x, int64_t n);
   void (*f32_from_f16)(float* out, const uint16_t* x, int64_t n);
   // What the machine can do at best, for probe_machine() and the benchmarks.
