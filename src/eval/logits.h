@@ -10,7 +10,7 @@ namespace hadal {
 
 struct FeedOptions {
   DType cache = DType::f16;  // or f32
-  int64_t chunk = 512;        // rows of one forward pass
+  int64_t chunk = 512;       // rows of one forward pass
 };
 
 class Feeder {  // may feed any number of texts, one after the other

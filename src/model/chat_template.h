@@ -16,8 +16,8 @@ struct Message {
 
 struct RenderOptions {
   bool add_generation_prompt = true;
-  std::string tools;  // JSON array; empty: none
-  std::string extra;  // JSON object of further variables, e.g. {"thinking": true}; empty: none
+  std::string tools;                   // JSON array; empty: none
+  std::string extra;                   // JSON object of further variables, e.g. {"thinking": true}; empty: none
   std::string begin_token, end_token;  // as text
 };
 
@@ -28,7 +28,8 @@ class ChatTemplate {
   static ChatTemplate built_in(const std::string& family);  // families whose checkpoint carries none: deepseek_v32
   ChatTemplate(ChatTemplate&&) noexcept;
   ~ChatTemplate();
-  std::string render(std::span<const Message> messages, const RenderOptions& options) const;  // Error: as the template raises, or out of bounds
+  std::string render(std::span<const Message> messages,
+                     const RenderOptions& options) const;  // Error: as the template raises, or out of bounds
   const std::string& source() const;
 
  private:

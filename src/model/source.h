@@ -14,7 +14,7 @@
 
 namespace hadal {
 
-struct KnownModel {  // a name that needs no path
+struct KnownModel {                    // a name that needs no path
   std::string name, repository, note;  // repository: "owner/name" on a hub; empty: a model that script/run installs
 };
 const std::vector<KnownModel>& known_models();

@@ -14,8 +14,8 @@ void matmul(Mat<float> out, Mat<const float> x, const Weight& w);  // out = x w^
 void add_bias(Mat<float> x, const Weight& bias);                   // every row += bias (f32)
 void rms_norm(Mat<float> out, Mat<const float> x, const Weight& w, float eps);
 void layer_norm(Mat<float> out, Mat<const float> x, const Weight& w, const Weight& bias, float eps);
-void silu_mul(Mat<float> gate, Mat<const float> up);                               // gate = silu(gate) * up
-void add(Mat<float> x, Mat<const float> y);                                        // x += y
+void silu_mul(Mat<float> gate, Mat<const float> up);  // gate = silu(gate) * up
+void add(Mat<float> x, Mat<const float> y);           // x += y
 // One row of stored numbers to and from floats. load_row: f32, bf16 or f16; store_row: f32 or f16, which saturates at +-65504.
 void load_row(float* to, DType type, const std::byte* from, int64_t n);
 void store_row(std::byte* to, DType type, const float* from, int64_t n);

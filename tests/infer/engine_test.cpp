@@ -120,7 +120,8 @@ TEST_F(Gqa, RefusesBadRequestsByName) {
   outside.prompt = {-1};
   EXPECT_THAT(refusal(engine, outside), testing::HasSubstr("token -1 is out of range"));
   Request tall = request_for(reply, 128, 5, 0);
-  EXPECT_THAT(refusal(engine, tall), testing::AllOf(testing::HasSubstr("prompt is too long: 128 tokens"), testing::HasSubstr("cache holds 128")));
+  EXPECT_THAT(refusal(engine, tall),
+              testing::AllOf(testing::HasSubstr("prompt is too long: 128 tokens"), testing::HasSubstr("cache holds 128")));
   Request none = request_for(reply, 3, 0, 0);
   EXPECT_THAT(refusal(engine, none), testing::HasSubstr("max_tokens: expected 1 or more, found 0"));
   Request hot = request_for(reply, 3, 1, 0);
@@ -148,7 +149,8 @@ TEST_F(Gqa, EndsAtStopTokensCallbacksAndTheContext) {
   while (engine.step()) {
   }
   const size_t first = size_t(std::ranges::find(reply.tokens, reply.tokens[5]) - reply.tokens.begin());
-  EXPECT_EQ(stopped.tokens, std::vector(reply.tokens.begin(), reply.tokens.begin() + ptrdiff_t(first))) << "the stop token is not delivered";
+  EXPECT_EQ(stopped.tokens, std::vector(reply.tokens.begin(), reply.tokens.begin() + ptrdiff_t(first)))
+      << "the stop token is not delivered";
   EXPECT_EQ(stopped.how, Finish::stop);
 
   Reply enough;

@@ -145,8 +145,9 @@ std::string complaint(F change) {
 
 TEST(LoadModel, NamesTheTensorThatDoesNotFit) {
   EXPECT_EQ(complaint([](auto&) {}), "loaded");
-  EXPECT_THAT(complaint([](auto& t) { t.erase("model.layers.1.mlp.up_proj.weight"); }),
-              testing::AllOf(testing::HasSubstr("model.layers.1.mlp.up_proj.weight is missing"), testing::HasSubstr("expects it with shape [")));
+  EXPECT_THAT(
+      complaint([](auto& t) { t.erase("model.layers.1.mlp.up_proj.weight"); }),
+      testing::AllOf(testing::HasSubstr("model.layers.1.mlp.up_proj.weight is missing"), testing::HasSubstr("expects it with shape [")));
   EXPECT_THAT(complaint([](auto& t) { t["model.layers.9.mlp.up_proj.weight"] = t["model.norm.weight"]; }),
               testing::HasSubstr("model.layers.9.mlp.up_proj.weight with shape ["));
   EXPECT_THAT(complaint([](auto& t) { t["model.norm.weight"].shape[0] += 1; }),

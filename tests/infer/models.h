@@ -32,8 +32,17 @@ inline std::vector<NamedConfig> small_configs() {
 
   ModelConfig v3 = mla;
   v3.family = "deepseek_v32", v3.q_rank = 20, v3.indexer = {.heads = 2, .dim = 8, .keys = 16};
-  v3.moe = {.experts = 8, .active = 3, .shared = 1, .expert_dim = 14, .groups = 4, .active_groups = 2, .score = RouterScore::sigmoid,
-            .group_score = GroupScore::top2_sum, .bias = true, .normalize = true, .scale = 2.5f};
+  v3.moe = {.experts = 8,
+            .active = 3,
+            .shared = 1,
+            .expert_dim = 14,
+            .groups = 4,
+            .active_groups = 2,
+            .score = RouterScore::sigmoid,
+            .group_score = GroupScore::top2_sum,
+            .bias = true,
+            .normalize = true,
+            .scale = 2.5f};
   return {{"gqa", gqa}, {"qwen", qwen}, {"moe", moe}, {"mla", mla}, {"v32", v3}};
 }
 

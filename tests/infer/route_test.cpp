@@ -44,8 +44,14 @@ TEST(Route, GroupsByTheirBestExpert) {
 }
 
 TEST(Route, GroupsByTheSumOfTheirTopTwoAndBiasForSelectionOnly) {
-  const MoeConfig config{.experts = 6, .active = 2, .groups = 2, .active_groups = 1, .score = RouterScore::sigmoid,
-                         .group_score = GroupScore::top2_sum, .bias = true, .scale = 1};
+  const MoeConfig config{.experts = 6,
+                         .active = 2,
+                         .groups = 2,
+                         .active_groups = 1,
+                         .score = RouterScore::sigmoid,
+                         .group_score = GroupScore::top2_sum,
+                         .bias = true,
+                         .scale = 1};
   // The best single expert is 0, but the second group's best two add up to more.
   EXPECT_THAT(choose({4, -4, -4, 2, 2, -4}, config, std::vector<float>(6, 0.f)).expert, ElementsAre(3, 4));
   const Route route = choose({4, -4, -4, 2, 2, -4}, config, {0, 1, 0, 0, 0, 0});
@@ -55,9 +61,7 @@ TEST(Route, GroupsByTheSumOfTheirTopTwoAndBiasForSelectionOnly) {
   EXPECT_THAT(choose({0, 0, 0, 1, 1, 1}, config, std::vector<float>(6, -5.f)).expert, ElementsAre(3, 4));
 }
 
-TEST(Route, EqualScoresGoToTheLowerExpert) {
-  EXPECT_THAT(choose({1, 1, 1, 1}, {.experts = 4, .active = 2}).expert, ElementsAre(0, 1));
-}
+TEST(Route, EqualScoresGoToTheLowerExpert) { EXPECT_THAT(choose({1, 1, 1, 1}, {.experts = 4, .active = 2}).expert, ElementsAre(0, 1)); }
 
 }  // namespace
 }  // namespace hadal

@@ -115,7 +115,8 @@ TEST(Sample, MinPIsRelativeToTheLikeliest) {
 TEST(Sample, PenaltiesFollowTheirDefinitions) {
   const std::vector<int32_t> prompt{0, 1}, reply{1, 2, 2, 2};
   std::vector<float> logits{2, 2, 2, -2, 2};
-  const Sampling how{.temperature = 0, .repeat_penalty = 2, .presence_penalty = 0.25f, .frequency_penalty = 0.5f, .logit_bias = {{3, 1.f}, {4, -100.f}}};
+  const Sampling how{
+      .temperature = 0, .repeat_penalty = 2, .presence_penalty = 0.25f, .frequency_penalty = 0.5f, .logit_bias = {{3, 1.f}, {4, -100.f}}};
   sample(logits, how, prompt, reply, 0);
   EXPECT_THAT(logits, testing::ElementsAre(1, 1 - 0.75f, 1 - 1.75f, -1, -98));
   std::vector<float> negative{-2, 0};

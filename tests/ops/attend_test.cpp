@@ -130,9 +130,10 @@ TEST_P(Attend, DoesNotDependOnHowRowsAreCut) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Shapes, Attend,
-                         testing::Values(Case{1, 1, 1, 8, 8, DType::f32}, Case{7, 3, 1, 14, 14, DType::f32}, Case{63, 6, 3, 16, 16, DType::f16},
-                                         Case{64, 4, 4, 17, 9, DType::f32}, Case{65, 12, 1, 24, 16, DType::f16},
-                                         Case{127, 9, 3, 15, 7, DType::f32}, Case{200, 20, 2, 10, 12, DType::f16}));
+                         testing::Values(Case{1, 1, 1, 8, 8, DType::f32}, Case{7, 3, 1, 14, 14, DType::f32},
+                                         Case{63, 6, 3, 16, 16, DType::f16}, Case{64, 4, 4, 17, 9, DType::f32},
+                                         Case{65, 12, 1, 24, 16, DType::f16}, Case{127, 9, 3, 15, 7, DType::f32},
+                                         Case{200, 20, 2, 10, 12, DType::f16}));
 
 TEST(Attend, ReadsOnlySelectedKeys) {
   const Case c{150, 4, 2, 16, 8, DType::f32};
@@ -164,7 +165,8 @@ TEST(SelectKeys, KeepsTheBestAndBreaksTiesByPosition) {
     cached[size_t(i * dim)] = float(i * 37 % 41) - 20;  // many equal ones, many negative
     score[size_t(i)] = std::max(0.0, double(i * 37 % 41) - 20);
   }
-  const std::vector<const std::byte*> pages{reinterpret_cast<const std::byte*>(cached.data()), reinterpret_cast<const std::byte*>(cached.data() + 64 * dim),
+  const std::vector<const std::byte*> pages{reinterpret_cast<const std::byte*>(cached.data()),
+                                            reinterpret_cast<const std::byte*>(cached.data() + 64 * dim),
                                             reinterpret_cast<const std::byte*>(cached.data() + 128 * dim)};
   std::vector<float> q(size_t(rows * heads * dim), 0.f), weights(size_t(rows * heads), 0.5f);
   for (int64_t i = 0; i < rows * heads; ++i) q[size_t(i * dim)] = 1;

@@ -51,7 +51,8 @@ std::vector<double> one_by_one(const Bank& bank, const std::vector<float>& x, co
     }
     for (int64_t i = 0; i < bank.dim; ++i)
       for (int64_t j = 0; j < bank.hidden; ++j)
-        out[size_t(pair / route.active * bank.dim + i)] += route.weight[size_t(pair)] * bank.down[e][size_t(i * bank.hidden + j)] * hidden[size_t(j)];
+        out[size_t(pair / route.active * bank.dim + i)] +=
+            route.weight[size_t(pair)] * bank.down[e][size_t(i * bank.hidden + j)] * hidden[size_t(j)];
   }
   return out;
 }
