@@ -61,15 +61,7 @@ struct BlockScale {  // of an FP8 matrix: one factor per block of rows and colum
 
 // Row `row` of a stored matrix as floats.
 void read_row(const StoredTensor& t, int64_t row, int64_t cols, const BlockScale* scale, float* out) {
-  if (t.strides.empty()) {
-    to_f32(t, row * cols, cols, out);
-  } else {
-    const int64_t size = info_of(t.dtype).block_bytes, row_stride = t.strides[0], col_stride = t.strides.size() > 1 ? t.strides[1] : 1;
-    for (int64_t i = 0; i < cols; ++i) {
-      const int64_t at = (row * row_stride + i * col_stride) * size;
-      to_f32({t.dtype, {1}, {}, t.data + at, size_t(size)}, 0, 1, out + i);
-    }
-  }
+  to_f32(t, row * cols, cols, out);
   if (!scale) return;
   const float* factor = scale->factors.data() + row / scale->block_rows * scale->per_row;
   for (int64_t i = 0; i < cols; ++i) out[i] *= factor[i / scale->block_cols];
