@@ -148,16 +148,19 @@ def hadal(*arguments):
 
 
 def compare_greedy(model, peer):
-    """Rows of the report; and whether each agrees for 32 tokens or parts where the peer's two likeliest are within 0.05."""
-    rows, good = [], True
+    """Rows of the report; and whether each agrees for 32 tokens or parts where the peer's two likeliest are within 0.05.
+
+    hadal ends at the model's end token, which it does not deliver; the peer was made to go on behind it."""
+    rows, good, end = [], True, load_peer(model, False).token_eos()
     for continuation in peer["continuations"]:
         steps = continuation["steps"]
         ids = ",".join(map(str, continuation["prompt_ids"]))
-        ours = hadal("generate", model, "--prompt-ids", ids, "--temperature", 0, "--max-tokens", STEPS, "--cache", "f32", "--json")["ids"]
+        answer = hadal("generate", model, "--prompt-ids", ids, "--temperature", 0, "--max-tokens", STEPS, "--cache", "f32", "--json")
+        ours = answer["ids"] + ([end] if answer["finish"] == "stop" else [])
         same = next((i for i, id_ in enumerate(ours) if id_ != steps[i]["ids"][0]), len(ours))
         name = continuation["prompt"].strip()
-        if same == STEPS:
-            rows.append((name, f"all {STEPS}", ""))
+        if same == len(ours):
+            rows.append((name, f"all {same}" + (", the end with them" if same < STEPS else ""), ""))
             continue
         gap = steps[same]["logits"][0] - steps[same]["logits"][1]
         good &= same >= 32 or gap <= 0.05
@@ -219,7 +222,7 @@ def measure_ours(options):
     for peer in peers:
         if not within_limits(peer):
             print(f"beyond 0.3 % of perplexity, or parting before 32 tokens where the peer's gap is above 0.05: {peer['model']}", file=sys.stderr)
-    if not any(map(within_limits, peers)):
+    if not all(map(within_limits, peers)):
         sys.exit(1)
 
 
