@@ -457,6 +457,14 @@ class Terminal:
     def send(self, text):
         os.write(self.file, text.encode())
 
+    def press(self, keys, text, seconds=30):
+        """Sends `keys` until `text` shows: the editor drops what is typed while it takes over the terminal."""
+        for _ in range(seconds):
+            self.send(keys)
+            with contextlib.suppress(AssertionError):
+                return self.expect(text, 1)
+        pytest.fail(f"waited for {text!r}, saw {self.seen[-2000:]!r}")
+
     def leave(self, seconds=30):
         """Ctrl-D until the program ends: the editor drops what is typed while it takes over the terminal."""
         for _ in range(seconds):
@@ -557,8 +565,7 @@ def test_ctrl_c_stops_the_reply_and_not_the_program(hadal, chatty):
         chat.send("\x03")
         chat.expect("(stopped)")
         chat.expect("> ")
-    chat.send("half a line\x03")
-    chat.expect("Ctrl-D leaves.")
+    chat.press("half a line\x03", "Ctrl-D leaves.")
     chat.expect("> ")
     assert chat.leave() == 0
 
