@@ -466,10 +466,10 @@ class Terminal:
         pytest.fail(f"waited for {text!r}, saw {self.seen[-2000:]!r}")
 
     def leave(self, seconds=30):
-        """Ctrl-D until the program ends: the editor drops what is typed while it takes over the terminal."""
+        """Ctrl-U and Ctrl-D until the program ends: the editor drops what is typed while it takes over the terminal."""
         for _ in range(seconds):
             with contextlib.suppress(OSError):  # it has just ended
-                self.send("\x04")
+                self.send("\x15\x04")
             with contextlib.suppress(TimeoutError):
                 return self.ends(1)
         os.kill(self.pid, signal.SIGKILL)

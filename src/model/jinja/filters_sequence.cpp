@@ -187,7 +187,8 @@ Value map_filter(Bounds& bounds, const Value& of, const Arguments& a) {
     if (!attribute) throw Error("map takes a filter or an attribute");
     for (const Value& item : source) {
       Value value = walk(bounds, item, *attribute);
-      items.push_back(value.is_undefined() && missing ? *missing : std::move(value));
+      if (value.is_undefined() && missing) value = *missing;
+      items.push_back(std::move(value));
     }
     return make_sequence(bounds, std::move(items));
   }
