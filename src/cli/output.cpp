@@ -58,7 +58,10 @@ Style style_for(int file) {
 
 }  // namespace
 
-void put(std::string_view text) { expect_written(std::fwrite(text.data(), 1, text.size(), stdout) == text.size()); }
+void put(std::string_view text) {
+  if (text.empty()) return;  // its address may be null, which fwrite may not be given
+  expect_written(std::fwrite(text.data(), 1, text.size(), stdout) == text.size());
+}
 void flush_output() { expect_written(std::fflush(stdout) == 0 && std::ferror(stdout) == 0); }
 
 void note(std::string_view text) {
