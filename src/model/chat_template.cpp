@@ -57,7 +57,7 @@ ChatTemplate::~ChatTemplate() = default;
 const std::string& ChatTemplate::source() const { return program_->source; }
 
 ChatTemplate ChatTemplate::parse(const std::string& source, const std::string& where) {
-  constexpr size_t limit = size_t(4) << 20;
+  constexpr size_t limit = size_t(1) << 20;  // published ones stay below 50 kB
   if (source.size() > limit) throw Error("{}: a template of at most {} bytes is expected, found {}", where, limit, source.size());
   try {
     return ChatTemplate(std::make_unique<const Program>(Program{source, where, parse_template(source)}));

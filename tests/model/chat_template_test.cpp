@@ -149,20 +149,22 @@ TEST(ChatTemplate, DeepNestingIsAnError) {
     for (int i = 0; i < count; ++i) text += piece;
     return text;
   };
-  EXPECT_THAT(error_of("{{ " + many("(", 100000) + many(")", 100000) + " }}"), HasSubstr("nested more than"));
-  EXPECT_THAT(error_of("{{ " + many("-", 100000) + "1 }}"), HasSubstr("nested more than"));
-  EXPECT_THAT(error_of("{{ " + many("not ", 100000) + "1 }}"), HasSubstr("nested more than"));
-  EXPECT_THAT(error_of("{{ " + many("[", 100000) + many("]", 100000) + " }}"), HasSubstr("nested more than"));
-  EXPECT_THAT(error_of("{{ 1" + many(" + 1", 100000) + " }}"), HasSubstr("nested more than"));
-  EXPECT_THAT(error_of("{{ x" + many(".a", 100000) + " }}"), HasSubstr("nested more than"));
-  EXPECT_THAT(error_of("{{ x" + many(" | trim", 100000) + " }}"), HasSubstr("nested more than"));
-  EXPECT_THAT(error_of("{{ 1" + many(" if 1 else 1", 100000) + " }}"), HasSubstr("nested more than"));
-  EXPECT_THAT(error_of(many("{% if 1 %}", 100000)), HasSubstr("nested more than"));
-  EXPECT_THAT(error_of("{% set " + many("(", 100000) + "x" + many(")", 100000) + " = 1 %}"), HasSubstr("nested more than"));
+  EXPECT_THAT(error_of("{{ " + many("(", 100000) + many(")", 100000) + " }}"), HasSubstr("nested"));
+  EXPECT_THAT(error_of("{{ " + many("-", 100000) + "1 }}"), HasSubstr("nested"));
+  EXPECT_THAT(error_of("{{ " + many("not ", 100000) + "1 }}"), HasSubstr("nested"));
+  EXPECT_THAT(error_of("{{ " + many("[", 100000) + many("]", 100000) + " }}"), HasSubstr("nested"));
+  EXPECT_THAT(error_of("{{ 1" + many(" + 1", 100000) + " }}"), HasSubstr("nested"));
+  EXPECT_THAT(error_of("{{ x" + many(".a", 100000) + " }}"), HasSubstr("nested"));
+  EXPECT_THAT(error_of("{{ x" + many(" | trim", 100000) + " }}"), HasSubstr("nested"));
+  EXPECT_THAT(error_of("{{ 1" + many(" if 1 else 1", 100000) + " }}"), HasSubstr("nested"));
+  EXPECT_THAT(error_of(many("{% if 1 %}", 100000)), HasSubstr("nested"));
+  EXPECT_THAT(error_of("{% set " + many("(", 100000) + "x" + many(")", 100000) + " = 1 %}"), HasSubstr("nested"));
   EXPECT_EQ(render("{{ 1" + many(" + 1", 126) + " }}"), "127");
+  EXPECT_EQ(render("{{ " + many("(", 60) + "1" + many(")", 60) + " }}"), "1");
+  EXPECT_THAT(error_of(std::string(2 << 20, 'x')), HasSubstr("at most 1048576 bytes is expected, found 2097152"));
   RenderOptions options;
   options.extra = "{\"x\": " + many("[", 5000) + many("]", 5000) + "}";
-  EXPECT_THAT(error_of("{{ x }}", {}, options), HasSubstr("nested more than"));
+  EXPECT_THAT(error_of("{{ x }}", {}, options), HasSubstr("nested"));
 }
 
 TEST(ChatTemplate, MacrosOutliveTheirLoop) {

@@ -9,7 +9,7 @@
 namespace hadal::jinja {
 
 Value Interpreter::look_up(const std::string& name) {
-  if (const Value* value = scope_->find(name)) return *value;
+  if (const Value* value = scope_->find(bounds_, name)) return *value;
   return make_undefined(fmt::format("'{}' is undefined", name));
 }
 

@@ -29,7 +29,9 @@ struct Key {  // what values are ordered and compared by
   bool case_sensitive;
   Value of(Bounds& bounds, const Value& item) const {
     Value key = attribute && !attribute->is_none() ? walk(bounds, item, *attribute) : item;
-    return !case_sensitive && key.text() ? make_text(bounds, lower(*key.text())) : key;
+    if (case_sensitive || !key.text()) return key;
+    bounds.step(int64_t(key.text()->size() / 8));
+    return make_text(bounds, lower(*key.text()));
   }
 };
 

@@ -63,8 +63,9 @@ Value strftime_now(Bounds& bounds, const Arguments& arguments) {
 
 }  // namespace
 
-Value* Scope::find(std::string_view name) {
+Value* Scope::find(Bounds& bounds, std::string_view name) {
   for (Scope* scope = this; scope; scope = scope->parent) {
+    bounds.step(int64_t(scope->names.size() / 16));
     for (auto& [key, value] : scope->names) {
       if (key == name) return &value;
     }
@@ -72,7 +73,8 @@ Value* Scope::find(std::string_view name) {
   return nullptr;
 }
 
-void Scope::set(std::string_view name, Value value) {
+void Scope::set(Bounds& bounds, std::string_view name, Value value) {
+  bounds.step(int64_t(names.size() / 16));
   for (auto& [key, old] : names) {
     if (key != name) continue;
     old = std::move(value);
@@ -98,7 +100,7 @@ struct Interpreter::Frame {
 
 Interpreter::Interpreter(Bounds& bounds, std::vector<std::pair<std::string, Value>> variables) : bounds_(bounds) {
   define_globals();
-  for (auto& [name, value] : variables) top_.set(name, std::move(value));
+  for (auto& [name, value] : variables) top_.set(bounds_, name, std::move(value));
 }
 
 Interpreter::~Interpreter() {  // values refer to namespaces and scopes by address: let go of all of them first
@@ -108,7 +110,7 @@ Interpreter::~Interpreter() {  // values refer to namespaces and scopes by addre
 
 void Interpreter::define_globals() {
   const auto define = [&](const std::string& name, std::function<Value(const Arguments&)> call) {
-    globals_.set(name, make_function(name, std::move(call)));
+    globals_.set(bounds_, name, make_function(name, std::move(call)));
   };
   define("range", [this](const Arguments& a) { return range(bounds_, a); });
   define("dict", [this](const Arguments& a) { return make_dict(bounds_, dict_items(bounds_, a, "dict")); });
@@ -179,7 +181,7 @@ Interpreter::Flow Interpreter::run(const Statement& statement) {
       run_set_block(statement);
       break;
     case Statement::Kind::macro:
-      scope_->set(statement.macro.name, make_macro(statement.macro));
+      scope_->set(bounds_, statement.macro.name, make_macro(statement.macro));
       break;
     case Statement::Kind::call:
       run_call(statement);
@@ -229,7 +231,7 @@ Interpreter::Flow Interpreter::run_loop(const Statement& statement) {
   for (size_t i = 0; i < shared->items.size(); ++i) {
     bounds_.step();
     const Frame frame(*this);
-    scope_->set("loop", Value(std::make_shared<const Loop>(Loop{shared, i})));
+    scope_->set(bounds_, "loop", Value(std::make_shared<const Loop>(Loop{shared, i})));
     assign(*statement.target, shared->items[i]);
     if (run(statement.bodies[0]) == Flow::leave_loop) break;
   }
@@ -255,10 +257,11 @@ void Interpreter::run_call(const Statement& statement) {
 }
 
 void Interpreter::assign(const Expression& target, const Value& value) {
-  if (target.kind == Expression::Kind::name) return scope_->set(target.text, value);
+  if (target.kind == Expression::Kind::name) return scope_->set(bounds_, target.text, value);
   if (target.kind == Expression::Kind::attribute) {
     const Value of = evaluate(*target.parts[0]);
     Namespace* space = of.space();
+    if (space) bounds_.step(int64_t(space->items.size() / 16));
     if (!space) throw Error("cannot assign attribute '{}' on a value that is no namespace", target.text);
     for (auto& [name, old] : space->items) {
       if (name != target.text) continue;
@@ -266,7 +269,6 @@ void Interpreter::assign(const Expression& target, const Value& value) {
       return;
     }
     bounds_.make(sizeof(Value));
-    bounds_.step(int64_t(space->items.size()));
     space->items.emplace_back(target.text, value);
     return;
   }
@@ -293,6 +295,7 @@ Value Interpreter::call_macro(const Macro& macro, Scope* home, const Arguments& 
   std::vector<std::pair<std::string, Value>> given;
   for (size_t i = 0; i < count; ++i) {
     const Parameter& parameter = macro.parameters[i];
+    bounds_.step(int64_t(1 + arguments.named.size() / 8));
     const Value* value = i < arguments.positional.size() ? &arguments.positional[i] : nullptr;
     for (size_t j = 0; j < arguments.named.size(); ++j) {
       if (arguments.named[j].first != parameter.name) continue;
@@ -301,11 +304,11 @@ Value Interpreter::call_macro(const Macro& macro, Scope* home, const Arguments& 
       used[j] = true;
     }
     if (value) {
-      scope_->set(parameter.name, *value);
+      scope_->set(bounds_, parameter.name, *value);
     } else if (parameter.value) {
-      scope_->set(parameter.name, evaluate(*parameter.value));
+      scope_->set(bounds_, parameter.name, evaluate(*parameter.value));
     } else {
-      scope_->set(parameter.name, make_undefined(fmt::format("parameter '{}' was not provided", parameter.name)));
+      scope_->set(bounds_, parameter.name, make_undefined(fmt::format("parameter '{}' was not provided", parameter.name)));
     }
   }
   Pairs others;
@@ -313,17 +316,17 @@ Value Interpreter::call_macro(const Macro& macro, Scope* home, const Arguments& 
     const auto& [name, value] = arguments.named[j];
     if (used[j]) continue;
     if (name == "caller" && macro.uses_caller) {
-      scope_->set("caller", value);
+      scope_->set(bounds_, "caller", value);
     } else if (macro.uses_kwargs) {
       put(bounds_, others, make_text(bounds_, name), value);
     } else {
       throw Error("macro '{}' takes no keyword argument '{}'", macro.name, name);
     }
   }
-  if (macro.uses_kwargs) scope_->set("kwargs", make_dict(bounds_, std::move(others)));
+  if (macro.uses_kwargs) scope_->set(bounds_, "kwargs", make_dict(bounds_, std::move(others)));
   if (macro.uses_varargs) {
     const auto& all = arguments.positional;
-    scope_->set("varargs", make_sequence(bounds_, Values(all.begin() + long(std::min(count, all.size())), all.end()), true));
+    scope_->set(bounds_, "varargs", make_sequence(bounds_, Values(all.begin() + long(std::min(count, all.size())), all.end()), true));
   }
   ++depth_;
   std::string text = capture(macro.body);

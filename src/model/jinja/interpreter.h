@@ -14,8 +14,8 @@ struct Scope {  // the names of one loop turn, macro call or template
   Scope* parent;
   std::vector<std::pair<std::string, Value>> names;
   bool kept = false;  // a macro looks into it: it lives as long as the rendering
-  Value* find(std::string_view name);
-  void set(std::string_view name, Value value);
+  Value* find(Bounds& bounds, std::string_view name);
+  void set(Bounds& bounds, std::string_view name, Value value);
 };
 
 class Interpreter {

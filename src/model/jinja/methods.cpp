@@ -83,8 +83,7 @@ Value split(Bounds& bounds, const Value& self, const Arguments& arguments) {
   if (by.empty()) throw Error("split: empty separator");
   std::vector<std::string_view> parts;
   while (most < 0 || int64_t(parts.size()) < most) {
-    bounds.step();
-    const size_t at = right ? text.rfind(by) : text.find(by);
+    const size_t at = right ? find_last_text(bounds, text, by) : find_text(bounds, text, by);
     if (at == std::string_view::npos) break;
     parts.push_back(right ? text.substr(at + by.size()) : text.substr(0, at));
     text = right ? text.substr(0, at) : text.substr(at + by.size());
@@ -99,7 +98,7 @@ Value partition(Bounds& bounds, const Value& self, const Arguments& arguments) {
   arguments.check("partition", 1);
   const std::string &text = *self.text(), &by = text_argument(arguments, 0, "", "partition");
   if (by.empty()) throw Error("partition: empty separator");
-  const size_t at = right ? text.rfind(by) : text.find(by);
+  const size_t at = right ? find_last_text(bounds, text, by) : find_text(bounds, text, by);
   const auto tuple = [&](std::string a, std::string b, std::string c) {
     return make_sequence(bounds, {make_text(bounds, std::move(a)), make_text(bounds, std::move(b)), make_text(bounds, std::move(c))}, true);
   };
@@ -156,7 +155,7 @@ Value find(Bounds& bounds, const Value& self, const Arguments& arguments) {
   bounds.step(int64_t(self.text()->size() / 16));
   const auto [text, from] = part_of(bounds, self, arguments);
   const std::string& piece = text_argument(arguments, 0, "", "find");
-  const size_t at = right ? text.rfind(piece) : text.find(piece);
+  const size_t at = right ? find_last_text(bounds, text, piece) : find_text(bounds, text, piece);
   if (at != std::string_view::npos) return Value(Integer(character_count(std::string_view(*self.text()).substr(0, from + at))));
   if (must) throw Error("substring not found");
   return Value(Integer(-1));
@@ -169,7 +168,8 @@ Value count(Bounds& bounds, const Value& self, const Arguments& arguments) {
   bounds.step(int64_t(text.size() / 16));
   if (piece.empty()) return Value(Integer(character_count(text) + 1));
   Integer found = 0;
-  for (size_t at = text.find(piece); at != std::string_view::npos; at = text.find(piece, at + piece.size())) ++found;
+  for (size_t at = find_text(bounds, text, piece); at != std::string_view::npos; at = find_text(bounds, text, piece, at + piece.size()))
+    ++found;
   return Value(found);
 }
 
@@ -309,8 +309,7 @@ Value dict_items(Bounds& bounds, const Value& self, const Arguments& arguments) 
 Value dict_get(Bounds& bounds, const Value& self, const Arguments& arguments) {
   arguments.check("get", 2);
   if (arguments.positional.empty()) throw Error("get expected at least 1 argument, got 0");
-  bounds.step(int64_t(self.dict()->items.size() / 8));
-  if (const Value* value = self.dict()->find(arguments.positional[0])) return *value;
+  if (const Value* value = self.dict()->find(bounds, arguments.positional[0])) return *value;
   return arguments.positional.size() > 1 ? arguments.positional[1] : Value(None{});
 }
 Value copy(Bounds&, const Value& self, const Arguments& arguments) {

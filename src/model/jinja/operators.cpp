@@ -237,6 +237,7 @@ Value make_function(std::string name, std::function<Value(const Arguments&)> cal
 Value attribute_of(Bounds& bounds, const Value& of, const std::string& name) {
   if (const Undefined* undefined = of.get<Undefined>()) refuse(*undefined);
   if (const Namespace* space = of.space()) {
+    bounds.step(int64_t(space->items.size() / 16));
     for (const auto& [key, value] : space->items) {
       if (key == name) return value;
     }
@@ -255,13 +256,13 @@ Value item_of(Bounds& bounds, const Value& of, const Value& key) {
   if (const Undefined* undefined = of.get<Undefined>()) refuse(*undefined);
   const bool whole = key.get<Integer>() || key.get<bool>();
   if (const Dict* dict = of.dict()) {
-    bounds.step(int64_t(dict->items.size() / 8));
-    if (const Value* value = dict->find(key)) return *value;
+    const bool can_be_key = !key.dict() && !(key.sequence() && !key.sequence()->tuple);
+    if (const Value* value = can_be_key ? dict->find(bounds, key) : nullptr) return *value;
   } else if (whole && (of.text() || of.sequence())) {
     const int64_t size = int64_t(length_of(of)), given = count_of(key, ""), index = given < 0 ? given + size : given;
     if (index < 0 || index >= size) return make_undefined(fmt::format("'{} object' has no element {}", type_name(of), given));
     if (of.sequence()) return of.sequence()->items[size_t(index)];
-    bounds.step(int64_t(of.text()->size() / 16));
+    bounds.step(int64_t(of.text()->size() / 8));
     size_t at = 0;
     for (int64_t i = 0; i < index; ++i) at += character_size(*of.text(), at);
     return make_text(bounds, of.text()->substr(at, character_size(*of.text(), at)));

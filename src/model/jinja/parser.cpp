@@ -8,7 +8,7 @@
 
 namespace hadal::jinja {
 namespace {
-constexpr int max_nesting = 100;
+constexpr int max_nesting = 200;  // a bracket takes three
 }
 
 Body parse_template(const std::string& source) {
@@ -19,7 +19,7 @@ Body parse_template(const std::string& source) {
 Nesting::Nesting(Parser& p) : parser(p) {
   if (++parser.nesting_ <= max_nesting) return;
   --parser.nesting_;
-  parser.fail(fmt::format("nested more than {} deep", max_nesting));
+  parser.fail("nested too deeply");
 }
 
 void Parser::fail(const std::string& message) const { throw Error("line {}: {}", now().line, message); }

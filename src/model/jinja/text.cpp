@@ -3,6 +3,8 @@
 
 #include <utf8proc.h>
 
+#include <cstring>
+
 #include "model/unicode.h"
 
 namespace hadal::jinja {
@@ -110,13 +112,30 @@ std::string capitalize(std::string_view text) {
   return map_characters(text, [&](char32_t c) { return std::exchange(first, false) ? to_title(c) : to_lower(c); });
 }
 
+size_t find_text(Bounds& bounds, std::string_view text, std::string_view piece, size_t from) {
+  if (from > text.size()) return std::string_view::npos;
+  // memmem takes linear time whatever the texts are.
+  const auto found = static_cast<const char*>(memmem(text.data() + from, text.size() - from, piece.data(), piece.size()));
+  const size_t at = found ? size_t(found - text.data()) : text.size();
+  bounds.step(int64_t(1 + (at - from + piece.size()) / 64));
+  return found ? at : std::string_view::npos;
+}
+
+size_t find_last_text(Bounds& bounds, std::string_view text, std::string_view piece) {
+  const int64_t width = int64_t(1 + piece.size() / 64);  // of a comparison at one place, in steps
+  if (width > 1) bounds.step(int64_t(text.size()) * width);
+  const size_t at = text.rfind(piece);
+  bounds.step(int64_t(1 + (text.size() - (at == std::string_view::npos ? 0 : at)) / 16));
+  return at;
+}
+
 std::string replace_all(Bounds& bounds, std::string_view text, std::string_view from, std::string_view to, int64_t most) {
   std::string out;
   size_t at = 0;
   while (most != 0) {
     bounds.step();
     // An empty `from` stands before every character and at the end.
-    const size_t found = from.empty() ? at : text.find(from, at);
+    const size_t found = from.empty() ? at : find_text(bounds, text, from, at);
     if (found == std::string_view::npos || at > text.size()) break;
     const size_t kept = from.empty() && at < text.size() ? character_size(text, at) : 0;
     if (out.size() + (found - at) + to.size() + kept > size_t(bounds.value_bytes)) bounds.make(size_t(bounds.value_bytes) + 1);

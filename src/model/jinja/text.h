@@ -28,6 +28,9 @@ std::string upper(std::string_view text);
 std::string lower(std::string_view text);
 std::string capitalize(std::string_view text);  // the first character upper, the rest lower
 
+// As find and rfind of std::string, in bounded time.
+size_t find_text(Bounds& bounds, std::string_view text, std::string_view piece, size_t from = 0);
+size_t find_last_text(Bounds& bounds, std::string_view text, std::string_view piece);
 std::string replace_all(Bounds& bounds, std::string_view text, std::string_view from, std::string_view to, int64_t most = -1);
 std::vector<std::string_view> split_lines(std::string_view text, bool keep_ends = false);
 

@@ -28,22 +28,24 @@ bool equal_items(Bounds& bounds, const Values& a, const Values& b) {
 bool equal_dicts(Bounds& bounds, const Dict& a, const Dict& b) {
   if (a.items.size() != b.items.size()) return false;
   for (const auto& [key, value] : a.items) {
-    bounds.step(int64_t(b.items.size() / 8 + 1));
-    const Value* other = b.find(key);
+    const Value* other = b.find(bounds, key);
     if (!other || !equal(bounds, value, *other)) return false;
   }
   return true;
 }
 
-bool same_key(const Value& a, const Value& b) {  // keys are flat: texts, numbers, none, tuples of these
-  if (a.text() && b.text()) return *a.text() == *b.text();
-  Bounds bounds;
-  return equal(bounds, a, b);
+bool same_key(Bounds& bounds, const Value& a, const Value& b) {
+  if (!a.text() || !b.text()) return equal(bounds, a, b);
+  if (a.text()->size() != b.text()->size()) return false;
+  bounds.step(int64_t(a.text()->size() / 64));
+  return *a.text() == *b.text();
 }
 
-bool can_be_key(const Value& value) {
-  if (const Sequence* s = value.sequence()) return s->tuple && std::all_of(s->items.begin(), s->items.end(), can_be_key);
-  return !value.dict();
+void check_key(const Value& key) {
+  const auto flat = [](const Value& value) { return !value.sequence() && !value.dict(); };
+  const Sequence* s = key.sequence();
+  const bool fits = s ? s->tuple && std::all_of(s->items.begin(), s->items.end(), flat) : flat(key);
+  if (!fits) throw Error("unhashable type: '{}'", type_name(key));
 }
 
 }  // namespace
@@ -68,9 +70,11 @@ int Value::depth() const {
   return 0;
 }
 
-const Value* Dict::find(const Value& key) const {
+const Value* Dict::find(Bounds& bounds, const Value& key) const {
+  check_key(key);
+  bounds.step(int64_t(items.size() / 8));
   for (const auto& [k, v] : items) {
-    if (same_key(k, key)) return &v;
+    if (same_key(bounds, k, key)) return &v;
   }
   return nullptr;
 }
@@ -117,10 +121,10 @@ Value make_dict(Bounds& bounds, Pairs items) {
 }
 
 void put(Bounds& bounds, Pairs& items, Value key, Value value) {
-  if (!can_be_key(key)) throw Error("unhashable type: '{}'", type_name(key));
+  check_key(key);
   bounds.step(int64_t(items.size() / 8 + 1));
   for (auto& [k, v] : items) {
-    if (!same_key(k, key)) continue;
+    if (!same_key(bounds, k, key)) continue;
     v = std::move(value);
     return;
   }
@@ -208,13 +212,10 @@ bool less(Bounds& bounds, const Value& a, const Value& b) {
 bool contains(Bounds& bounds, const Value& container, const Value& item) {
   if (const std::string* text = container.text()) {
     if (!item.text()) throw Error("'in <string>' requires string as left operand, not {}", type_name(item));
-    bounds.step(int64_t(text->size() / 16));
-    return text->find(*item.text()) != std::string::npos;
+    return find_text(bounds, *text, *item.text()) != std::string::npos;
   }
   if (const Dict* dict = container.dict()) {
-    if (!can_be_key(item)) throw Error("unhashable type: '{}'", type_name(item));
-    bounds.step(int64_t(dict->items.size() / 8));
-    return dict->find(item);
+    return dict->find(bounds, item);
   }
   for (const Value& v : items_of(bounds, container)) {
     if (equal(bounds, v, item)) return true;

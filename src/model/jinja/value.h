@@ -15,7 +15,7 @@ using Integer = __int128;  // every integer of a JSON text fits; what leaves it 
 
 // A hostile template must end soon and small: each value that is made and each node that runs is paid for.
 struct Bounds {
-  int64_t steps = 50'000'000;
+  int64_t steps = 20'000'000;               // a few seconds at most
   int64_t bytes = int64_t(1) << 30;         // made in all, not alive at once
   int64_t value_bytes = int64_t(64) << 20;  // of one text or list, and of the output
   void step(int64_t count = 1);
@@ -72,10 +72,10 @@ struct Sequence {
   Values items;
   int depth;
 };
-struct Dict {  // in order of insertion, as Python's; looked up by walking, since real ones are short
+struct Dict {  // in order of insertion, as Python's; looked up by walking, since real ones are short. Keys are flat
   Pairs items;
   int depth;
-  const Value* find(const Value& key) const;
+  const Value* find(Bounds& bounds, const Value& key) const;
   const Value* find(std::string_view key) const;
 };
 struct Namespace {  // the only thing that changes; owned by the rendering, so that cycles through it free themselves
