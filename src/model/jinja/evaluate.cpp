@@ -13,7 +13,20 @@ Value Interpreter::look_up(const std::string& name) {
   return make_undefined(fmt::format("'{}' is undefined", name));
 }
 
+namespace {
+constexpr int max_depth = 1500;
+
+struct Level {  // one deeper while it lives
+  explicit Level(int& d) : depth(d) {
+    if (++depth > max_depth) throw Error("expressions are nested more than {} deep", max_depth);
+  }
+  ~Level() { --depth; }
+  int& depth;
+};
+}  // namespace
+
 Value Interpreter::evaluate(const Expression& e) {
+  const Level level(depth_);
   bounds_.step();
   line_ = e.line;
   switch (e.kind) {

@@ -284,7 +284,7 @@ Value Interpreter::make_macro(const Macro& macro) {
 }
 
 Value Interpreter::call_macro(const Macro& macro, Scope* home, const Arguments& arguments) {
-  if (depth_ >= max_call_depth) throw Error("macros call each other more than {} deep", max_call_depth);
+  if (macros_ >= max_call_depth) throw Error("macros call each other more than {} deep", max_call_depth);
   const int outer_line = line_;
   const Frame frame(*this, home);
   const size_t count = macro.parameters.size();
@@ -328,9 +328,9 @@ Value Interpreter::call_macro(const Macro& macro, Scope* home, const Arguments& 
     const auto& all = arguments.positional;
     scope_->set(bounds_, "varargs", make_sequence(bounds_, Values(all.begin() + long(std::min(count, all.size())), all.end()), true));
   }
-  ++depth_;
+  ++macros_;
   std::string text = capture(macro.body);
-  --depth_;
+  --macros_;
   line_ = outer_line;
   return make_text(bounds_, std::move(text));
 }

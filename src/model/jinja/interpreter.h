@@ -58,7 +58,7 @@ class Interpreter {
   Scope globals_{nullptr, {}, true}, top_{&globals_, {}, true};
   Scope* scope_ = &top_;
   std::string out_;
-  int line_ = 0, depth_ = 0;
+  int line_ = 0, macros_ = 0, depth_ = 0;  // depth_: of expressions in expressions, through macros too
 };
 
 }  // namespace hadal::jinja
