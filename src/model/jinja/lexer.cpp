@@ -229,9 +229,9 @@ class Lexer {
       const int digit = is_digit(c) ? c - '0' : low >= 'a' && low <= 'f' ? low - 'a' + 10 : 99;
       if (c == '_') continue;
       if (digit >= base) break;
-      token.integer = token.integer * base + digit;
       token.text += c;
       if (token.text.size() > (base == 16 ? 31u : base == 8 ? 42u : 126u)) fail("integer is out of range");
+      token.integer = token.integer * base + digit;
     }
     if (token.text.empty()) fail("digits are expected after '{}'", rest().substr(0, 2));
     tokens_.push_back(std::move(token));
