@@ -4,7 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <chrono>
+#include <ctime>
 
 #include "core/error.h"
 
@@ -125,7 +125,7 @@ TEST(ChatTemplate, ErrorsSayWhere) {
 }
 
 TEST(ChatTemplate, HostileTemplatesEnd) {
-  const auto start = std::chrono::steady_clock::now();
+  const std::clock_t start = std::clock();  // of this process: other programs do not count
   const std::string loops = "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}";
   EXPECT_THAT(error_of(loops), HasSubstr("too many"));
   EXPECT_THAT(error_of("{{ 'a' * 10 ** 12 }}"), HasSubstr("over the limit"));
@@ -140,7 +140,7 @@ TEST(ChatTemplate, HostileTemplatesEnd) {
               HasSubstr("nested more than"));
   EXPECT_THAT(error_of("{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}"), HasSubstr("macros call each other"));
   EXPECT_THAT(error_of("{% set ns = namespace() %}{% set ns.a = ns %}{{ ns }}"), HasSubstr("cannot be printed"));
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(60));
+  EXPECT_LT((std::clock() - start) / CLOCKS_PER_SEC, 60);
 }
 
 TEST(ChatTemplate, DeepNestingIsAnError) {
