@@ -110,6 +110,8 @@ TEST(ChatTemplate, ErrorsSayWhere) {
   EXPECT_EQ(error_of("{% if x %}\n"), "t: line 1: the template ends, 'endif' is expected");
   EXPECT_EQ(error_of("{{ 1 + }}"), "t: line 1: an expression expected, found '}}'");
   EXPECT_EQ(error_of("{{ 'a }}"), "t: line 1: a string is not closed");
+  EXPECT_EQ(error_of("{{ 0x" + std::string(33, 'f') + " }}"), "t: line 1: an integer is out of range");
+  EXPECT_EQ(error_of("{{ '%d' % 1e999 }}"), "t: line 1: %d: a finite number is expected");
   EXPECT_EQ(error_of("{% set x = 1 %}\n{{ x.y.z }}"), "t: line 2: 'int object' has no attribute 'y'");
   EXPECT_EQ(error_of("\n{{ raise_exception('roles must alternate') }}"), "t: line 2: roles must alternate");
   EXPECT_EQ(error_of("{{ missing() }}"), "t: line 1: 'missing' is undefined");

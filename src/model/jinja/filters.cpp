@@ -347,7 +347,9 @@ std::string format_text(Bounds& bounds, const std::string& format, const Values&
     } else if (kind == 'r' && plain) {
       out += represent(bounds, value);
     } else if ((kind == 'd' || kind == 'i') && plain) {
-      out += to_string(value.get<double>() ? Integer(std::clamp(*value.get<double>(), -1e38, 1e38)) : integer_of(value, "%d"));
+      const std::optional<Integer> integer = value.get<double>() ? whole(*value.get<double>()) : integer_of(value, "%d");
+      if (!integer) throw Error("%d: a finite number is expected");
+      out += to_string(*integer);
     } else if (kind == 'f' && (plain || precision_at == at - 1)) {
       out += fmt::format("{:.{}f}", real_of(value), plain ? 6 : format[at - 1] - '0');
     } else {

@@ -212,7 +212,7 @@ class Lexer {
     if (real) {
       token.real = std::strtod(number.c_str(), nullptr);  // too large: infinity, as in Python
     } else {
-      if (number.size() > 36) fail("integer {} is out of range", number);
+      if (number.size() > 36) fail("an integer is out of range");
       for (const char c : number) token.integer = token.integer * 10 + (c - '0');
     }
     tokens_.push_back(std::move(token));
@@ -229,9 +229,11 @@ class Lexer {
       const int digit = is_digit(c) ? c - '0' : low >= 'a' && low <= 'f' ? low - 'a' + 10 : 99;
       if (c == '_') continue;
       if (digit >= base) break;
+      if (__builtin_mul_overflow(token.integer, Integer(base), &token.integer) ||
+          __builtin_add_overflow(token.integer, Integer(digit), &token.integer)) {
+        fail("an integer is out of range");
+      }
       token.text += c;
-      if (token.text.size() > (base == 16 ? 31u : base == 8 ? 42u : 126u)) fail("integer is out of range");
-      token.integer = token.integer * base + digit;
     }
     if (token.text.empty()) fail("digits are expected after '{}'", rest().substr(0, 2));
     tokens_.push_back(std::move(token));
