@@ -6,11 +6,13 @@
 
 namespace hadal {
 
-// The plain types, then the blocks of GGUF (reference: ggml's block_q* structures), a block being 32 or 256 values with their scales.
+// The plain types, then the blocks of GGUF (reference: ggml's block_q* structures), a block being 32 or 256 values with their scales, then
+// hadal's own packed weights, a block being 16 rows x 128 columns (core/packed.h).
 // clang-format off
 enum class DType : uint8_t {
   f32, f16, bf16, f8e4m3, i64, i32, i16, i8, u8, boolean,
-  q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k
+  q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k,
+  w8, w4, w3, w2
 };
 // clang-format on
 
@@ -21,9 +23,10 @@ struct DTypeInfo {
 
 constexpr DTypeInfo info_of(DType t) {
   constexpr DTypeInfo table[] = {
-      {"F32", 1, 4},    {"F16", 1, 2},     {"BF16", 1, 2},     {"F8_E4M3", 1, 1},  {"I64", 1, 8},      {"I32", 1, 4},      {"I16", 1, 2},
-      {"I8", 1, 1},     {"U8", 1, 1},      {"BOOL", 1, 1},     {"Q4_0", 32, 18},   {"Q4_1", 32, 20},   {"Q5_0", 32, 22},   {"Q5_1", 32, 24},
-      {"Q8_0", 32, 34}, {"Q2_K", 256, 84}, {"Q3_K", 256, 110}, {"Q4_K", 256, 144}, {"Q5_K", 256, 176}, {"Q6_K", 256, 210},
+      {"F32", 1, 4},      {"F16", 1, 2},      {"BF16", 1, 2},     {"F8_E4M3", 1, 1},  {"I64", 1, 8},      {"I32", 1, 4},
+      {"I16", 1, 2},      {"I8", 1, 1},       {"U8", 1, 1},       {"BOOL", 1, 1},     {"Q4_0", 32, 18},   {"Q4_1", 32, 20},
+      {"Q5_0", 32, 22},   {"Q5_1", 32, 24},   {"Q8_0", 32, 34},   {"Q2_K", 256, 84},  {"Q3_K", 256, 110}, {"Q4_K", 256, 144},
+      {"Q5_K", 256, 176}, {"Q6_K", 256, 210}, {"W8", 2048, 2048}, {"W4", 2048, 1088}, {"W3", 2048, 832},  {"W2", 2048, 576},
   };
   return table[int(t)];
 }

@@ -16,6 +16,16 @@ struct GemmArgs {  // c[m, n] = a[m, k] * b[n, k]^T; all row-major, strides in e
   int64_t m, n, k, lda, ldb, ldc;
 };
 
+struct PackedArgs {  // c[m, n] = a_scale[m] * w_scale[n] * sum over k of (a[m, k] - 128) * w[n, k]; w in the layout of core/packed.h
+  float* c;
+  const uint8_t* a;  // integers in [-127, 127] plus 128; columns up to k_blocks * 128 are there, 128 (zero) behind the row's end
+  const float* a_scale;
+  const void* w;         // the first panel; n counts rows from its first on
+  const float* w_scale;  // of each row of w
+  const int32_t* w_sum;  // of each row's integers
+  int64_t m, n, k_blocks, lda, ldc;
+};  // The sum is exact and becomes a float once, then times w_scale * a_scale: every level gives the same bits.
+
 struct MixArgs {  // out[m, n] += p[m, k] * v[k, n]; all row-major; k in order
   float* out;
   const float* p;

@@ -209,6 +209,11 @@ Expand expand_of(DType type) {
       return expand_blocks<expand_q5_k, DType::q5_k>;
     case DType::q6_k:
       return expand_blocks<expand_q6_k, DType::q6_k>;
+    case DType::w8:  // hadal's packed weights are no type of a file's tensors
+    case DType::w4:
+    case DType::w3:
+    case DType::w2:
+      break;
   }
   CHECK(false);
 }
