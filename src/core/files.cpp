@@ -45,6 +45,11 @@ std::string read_text(const fs::path& path, size_t limit) {
 }
 
 void write_atomically(const fs::path& path, const std::function<void(std::ostream&)>& write) {
+  std::error_code unknown;
+  const fs::file_type type = fs::status(path, unknown).type();
+  if (type != fs::file_type::regular && type != fs::file_type::not_found && type != fs::file_type::none)
+    throw Error("cannot write {}: expected a regular file or none, found {}", path.string(),
+                type == fs::file_type::directory ? "a directory" : "a device, pipe or the like");  // a rename would put an end to it
   fs::path temporary = path;
   temporary += fmt::format(".part-{}", ::getpid());
   const auto give_up = [&](const std::string& reason) {

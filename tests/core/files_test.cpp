@@ -127,6 +127,11 @@ TEST_F(Files, PlacesThatCannotBeWritten) {
   EXPECT_THAT(message_of([&] { write_atomically(taken, [](std::ostream& out) { out << 1; }); }),
               testing::StartsWith("cannot write " + taken.string() + ": "));
   EXPECT_THAT(left(), testing::ElementsAre("taken"));
+  const fs::path pipe = folder / "taken" / "pipe";
+  ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+  EXPECT_EQ(message_of([&] { write_atomically(pipe, [](std::ostream& out) { out << 1; }); }),
+            "cannot write " + pipe.string() + ": expected a regular file or none, found a device, pipe or the like");
+  EXPECT_TRUE(fs::is_fifo(pipe));
   if (::geteuid() == 0) return;  // for whom nothing is forbidden
   ::chmod(folder.c_str(), 0500);
   EXPECT_THAT(message_of([&] { write_atomically(folder / "out", [](std::ostream& out) { out << 1; }); }),
