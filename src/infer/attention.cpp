@@ -48,10 +48,13 @@ void attention(Mat<float> out, Mat<const float> h, const Gqa<Weight>& w, int64_t
     rms_norm(by_head(q, c.heads), by_head(q, c.heads), w.q_norm, c.norm_eps);
     rms_norm(by_head(k, c.kv_heads), by_head(k, c.kv_heads), w.k_norm, c.norm_eps);
   }
+  pass.lap(Phase::qkv);
   rope(q, c.heads, c.head_dim, pass.rope);
   rope(k, c.kv_heads, c.head_dim, pass.rope);
+  pass.lap(Phase::rope);
   append(pass, layer, 0, k);
   append(pass, layer, k.cols, v);
+  pass.lap(Phase::append);
 
   std::vector<std::vector<const std::byte*>> pages;
   std::vector<AttendArgs> segments;
@@ -73,8 +76,10 @@ void attention(Mat<float> out, Mat<const float> h, const Gqa<Weight>& w, int64_t
                         .selected = {}});
   }
   attend(segments);
+  pass.lap(Phase::attention);
   matmul(out, heads, w.o);
   if (c.out_bias) add_bias(out, w.o_bias);
+  pass.lap(Phase::out);
 }
 
 namespace {
@@ -126,7 +131,9 @@ void attend_latents(std::span<const MlaSegment> run, int64_t layer, const Mla<We
                         .value_step = 0,
                         .scale = c.attention_scale,
                         .selected = m.selected()});
+  pass.lap(Phase::latent);
   attend(segments);
+  pass.lap(Phase::attention);
   matmul_heads({.out = pass.s.heads.rows_from(first, rows),
                 .x = latent_out,
                 .w = w.kv_up,
@@ -136,6 +143,7 @@ void attend_latents(std::span<const MlaSegment> run, int64_t layer, const Mla<We
                 .first_row = c.nope_dim,
                 .row_step = c.nope_dim + c.v_dim,
                 .rows_per_head = c.v_dim});
+  pass.lap(Phase::latent);
 }
 
 // The cached rows of a sequence as floats: [length, kv_rank + rope_dim].
@@ -203,7 +211,9 @@ void attend_expanded(const MlaSegment& m, const Mla<Weight>& w, const Pass& pass
                           .value_step = head_width,
                           .scale = c.attention_scale,
                           .selected = m.selected()};
+    pass.lap(Phase::latent);
     attend({&args, 1});
+    pass.lap(Phase::attention);
   }
 }
 
@@ -258,10 +268,14 @@ void attention(Mat<float> out, Mat<const float> h, const Mla<Weight>& w, int64_t
   matmul(kv_latent, h, w.kv_down);
   const Mat<float> latent = kv_latent.cols_from(0, c.kv_rank);
   rms_norm(latent, latent, w.kv_norm, c.latent_norm_eps);
+  pass.lap(Phase::qkv);
   rope(q.cols_from(c.nope_dim, q.cols - c.nope_dim), c.heads, c.q_dim(), pass.rope);
   rope(kv_latent.cols_from(c.kv_rank, c.rope_dim), 1, c.rope_dim, pass.rope);
+  pass.lap(Phase::rope);
   append(pass, layer, 0, kv_latent);
+  pass.lap(Phase::append);
   if (c.indexer.heads > 0) prepare_indexer(h, q_latent, w.indexer, layer, pass);
+  pass.lap(Phase::attention);
 
   std::vector<MlaSegment> run;  // of segments with few rows
   const auto attend_run = [&] {
@@ -278,6 +292,7 @@ void attention(Mat<float> out, Mat<const float> h, const Mla<Weight>& w, int64_t
   }
   attend_run();
   matmul(out, cut(pass.s.heads, pass.rows), w.o);
+  pass.lap(Phase::out);
 }
 
 }  // namespace hadal

@@ -13,6 +13,7 @@ void feed_forward(Mat<float> out, Mat<const float> h, const Mlp<Weight>& w, cons
   matmul(up, h, w.up);
   silu_mul(gate, up);
   matmul(out, gate, w.down);
+  pass.lap(Phase::mlp);
 }
 
 void feed_forward(Mat<float> out, Mat<const float> h, const Moe<Weight>& w, const Pass& pass) {
@@ -20,15 +21,18 @@ void feed_forward(Mat<float> out, Mat<const float> h, const Moe<Weight>& w, cons
   const Mat<float> logits = pass.s.router.rows_from(0, pass.rows);
   matmul(logits, h, w.router);
   choose_experts(pass.s.route, logits, c, c.bias ? w.bias.as_f32() : nullptr);
+  pass.lap(Phase::router);
   if (c.shared > 0)
     feed_forward(out, h, w.shared, pass);
   else
     for (int64_t r = 0; r < out.rows; ++r) std::fill_n(out.row(r), out.cols, 0.f);
   const auto weights_of = [&](int32_t e) {
+    if (pass.profile) ++pass.profile->experts;
     const Mlp<Weight>& expert = w.experts[size_t(e)];
     return ExpertWeights{expert.gate, expert.up, expert.down};
   };
   experts(out, h, pass.s.route, weights_of, pass.s.experts);
+  pass.lap(Phase::experts);
 }
 
 }  // namespace hadal

@@ -31,28 +31,34 @@ Mat<float> logits_of(Mat<const float> x, const Model& model, std::span<const int
 
 }  // namespace
 
-Mat<float> forward(const Model& model, const Batch& batch, KvCache& kv, Scratch& scratch) {
+Mat<float> forward(const Model& model, const Batch& batch, KvCache& kv, Scratch& scratch, Profile* profile) {
   Scratch::Buffers& s = *scratch;
+  if (profile) profile->begin();
   const int64_t rows = int64_t(batch.tokens.size());
   CHECK(rows <= s.x.rows && int64_t(batch.wanted.size()) <= s.last.rows);
   const float eps = model.config.norm_eps;
   const Mat<float> x = s.x.rows_from(0, rows), h = s.h.rows_from(0, rows), y = s.y.rows_from(0, rows);
   const Mat<float> cos = s.cos.rows_from(0, rows), sin = s.sin.rows_from(0, rows);
   fill_rope(cos, sin, model, batch);
-  const Pass pass{model, batch, kv, s, rows, {cos, sin, model.config.rope.layout == RopeLayout::pairs}};
+  const Pass pass{model, batch, kv, s, rows, {cos, sin, model.config.rope.layout == RopeLayout::pairs}, profile};
 
   embed(x, model.params.embed, batch.tokens);
+  pass.lap(Phase::embed);
   for (int64_t layer = 0; layer < model.config.layers; ++layer) {
     const Block<Weight>& block = model.params.blocks[size_t(layer)];
     rms_norm(h, x, block.attn_norm, eps);
+    pass.lap(Phase::norm);
     std::visit([&](const auto& w) { attention(y, h, w, layer, pass); }, block.attn);
     add(x, y);
     rms_norm(h, x, block.ffn_norm, eps);
+    pass.lap(Phase::norm);
     std::visit([&](const auto& w) { feed_forward(y, h, w, pass); }, block.ffn);
     add(x, y);
   }
   for (const Segment& segment : batch.segments) segment.kv->length = segment.position + segment.rows;
-  return logits_of(x, model, batch.wanted, s);
+  const Mat<float> logits = logits_of(x, model, batch.wanted, s);
+  pass.lap(Phase::head);
+  return logits;
 }
 
 }  // namespace hadal

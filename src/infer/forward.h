@@ -6,6 +6,7 @@
 #include "core/mat.h"
 #include "infer/kv_cache.h"
 #include "infer/model.h"
+#include "infer/profile.h"
 
 namespace hadal {
 
@@ -32,6 +33,7 @@ class Scratch {  // activations of at most max_rows rows, allocated once
 };
 
 // Appends the batch's keys and values to `kv`; returns logits [wanted, vocab], valid until the next call.
-Mat<float> forward(const Model& model, const Batch& batch, KvCache& kv, Scratch& scratch);
+// profile: counts where the time goes; null: nothing is counted.
+Mat<float> forward(const Model& model, const Batch& batch, KvCache& kv, Scratch& scratch, Profile* profile = nullptr);
 
 }  // namespace hadal

@@ -30,6 +30,10 @@ struct Pass {  // what every part of one forward pass needs
   Scratch::Buffers& s;
   int64_t rows;
   RopeTables rope;
+  Profile* profile;
+  void lap(Phase phase) const {
+    if (profile) profile->lap(phase);
+  }
 };
 
 // out = attention(h), after appending h's keys and values to the cache.
