@@ -1,126 +1,123 @@
-// hadal bench: how fast prompts are read and replies are written.
+// hadal bench: how fast prompts are read and replies are written, beside what the machine allows.
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
-#include <algorithm>
-#include <chrono>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/output.h"
+#include "cli/progress.h"
 #include "core/error.h"
-#include "core/pool.h"
-#include "infer/engine.h"
+#include "core/memory.h"
 #include "infer/model.h"
 #include "model/presets.h"
-#include "plan/machine.h"
+#include "plan/measure.h"
 
 namespace hadal {
 namespace {
 
 using Json = nlohmann::ordered_json;
-using Clock = std::chrono::steady_clock;
 
 struct Options {
   std::string model, preset;
-  std::vector<int64_t> prompts{128, 512};
+  std::vector<int64_t> prompts{128, 512}, depths{0}, batches{1};
   int64_t generate = 32, repeat = 3;
   FeedingOptions feeding;
-  bool json = false;
+  bool profile = false, json = false;
 };
 
-struct Result {
-  const char* test;
-  int64_t tokens, depth;  // depth: tokens in the cache when the test begins
-  double rate, limit;     // tokens per second
-};
-
-int64_t bytes_in(const Weight& weight) { return bytes_of(weight.dtype, weight.rows * weight.cols); }
-
-// Bytes of weights that one token reads: all matrices, but of the experts only those chosen and of the embedding table one row.
-double active_bytes(const Model& model) {
-  const ModelConfig& c = model.config;
-  double sum = 0;
-  Params<Weight> params = model.params;
-  for_each_param(c, params, [&](const std::string& name, Shape, Role role, Weight& weight) {
-    double share = 1;
-    if (name.find(".mlp.experts.") != name.npos) share = double(c.moe.active) / double(c.moe.experts);
-    if (role == Role::embedding && !c.tied_head) share = 1 / double(c.vocab);
-    sum += share * double(bytes_in(weight));
-  });
-  return sum;
+std::string name_of(const Figure& f) {
+  if (f.prefill) return fmt::format("prefill of {} tokens", with_commas(f.tokens));
+  return fmt::format("decode of {} tokens behind {}, batch {}", f.tokens, with_commas(f.depth), f.batch);
 }
 
-struct Timing {
-  double prompt_seconds, reply_seconds;
-};
+std::vector<Figure> figures_of(const Options& options, const Model& model, DType cache) {
+  std::vector<Figure> figures;
+  for (const int64_t prompt : options.prompts)
+    if (prompt > 0) figures.push_back({.prefill = true, .tokens = prompt});
+  for (const int64_t depth : options.depths)
+    for (const int64_t batch : options.batches)
+      if (options.generate > 0) figures.push_back({.tokens = options.generate, .depth = depth, .batch = batch});
+  if (figures.empty()) throw CLI::ValidationError("nothing to measure: --prompt 0 leaves prefill out, --generate 0 leaves decode out");
+  for (const Figure& f : figures) {  // known before the first is measured, not after minutes
+    const int64_t context = model.config.context, rows = f.prefill ? f.tokens : f.depth;
+    if (rows > context) throw Error("{}: {} tokens do not fit the model's context of {}", name_of(f), rows, context);
+    if (const int64_t bytes = cache_bytes(model, cache, f); bytes > int64_t(available_memory()))
+      throw Error("{}: not enough memory for keys and values: needs {}, {} are free", name_of(f), as_bytes(double(bytes)),
+                  as_bytes(double(available_memory())));
+  }
+  return figures;
+}
 
-// One request alone in the engine; the first token ends the reading of the prompt.
-Timing time_once(Engine& engine, const std::vector<int32_t>& prompt, int64_t tokens) {
-  const auto start = Clock::now();
-  auto first = start, last = start;
-  Request request;
-  request.prompt = prompt;
-  request.sampling.temperature = 0;
-  request.max_tokens = tokens;
-  request.on_token = [&](const Token&) {
-    last = Clock::now();
-    if (first == start) first = last;
-    return true;
+std::vector<std::string> row_of(const Figure& f) {
+  return {f.prefill ? "prefill" : "decode",
+          with_commas(f.tokens),
+          with_commas(f.depth),
+          with_commas(f.batch),
+          as_rate(f.rate()),
+          fmt::format("{:.0f} %", 100 * f.spread()),
+          as_rate(f.limit()),
+          fmt::format("{:.0f} %", 100 * f.share())};
+}
+
+Json json_of(const Figure& f) {
+  return {{"test", f.prefill ? "prefill" : "decode"},
+          {"tokens", f.tokens},
+          {"depth", f.depth},
+          {"batch", f.batch},
+          {"tokens_per_second", f.rate()},
+          {"limit", f.limit()},
+          {"share", f.share()}};
+}
+
+double total(const Profile& time) {
+  double seconds = 0;
+  for (const double part : time.seconds) seconds += part;
+  return seconds;
+}
+
+double ops(const Work& work) { return work.float_ops + work.integer_ops; }
+
+std::string profile_table(const Breakdown& b, const Machine& machine) {
+  std::vector<std::vector<std::string>> rows{{"phase", "ms", "share", "GB/s", "GOPS", "of limit"}};
+  const auto add = [&](std::string_view name, double seconds, const Work& work) {
+    const auto rate = [&](double amount) { return amount > 0 ? as_rate(amount / seconds / 1e9) : "-"; };
+    const double least = least_seconds(machine, work);
+    rows.push_back({std::string(name), fmt::format("{:.3f}", 1e3 * seconds), fmt::format("{:.1f} %", 100 * seconds / total(b.time)),
+                    rate(work.bytes), rate(ops(work)), least > 0 ? fmt::format("{:.0f} %", 100 * least / seconds) : "-"});
   };
-  engine.submit(std::move(request));
-  while (!interrupted() && engine.step()) {
+  for (int i = 0; i < phases; ++i)
+    if (b.time.seconds[size_t(i)] > 0) add(name_of(Phase(i)), b.time.seconds[size_t(i)], b.work[size_t(i)]);
+  add("all", total(b.time), sum(b.work));
+  return table(rows, "lrrrrr");
+}
+
+Json profile_json(const Figure& f, const Breakdown& b, const Machine& machine) {
+  Json json{{"test", f.prefill ? "prefill" : "decode"}, {"tokens", f.prefill ? f.tokens : 1}, {"depth", f.depth}, {"batch", f.batch}};
+  for (int i = 0; i < phases; ++i) {
+    const Work& work = b.work[size_t(i)];
+    json["phases"].push_back({{"phase", name_of(Phase(i))},
+                              {"seconds", b.time.seconds[size_t(i)]},
+                              {"share", b.time.seconds[size_t(i)] / total(b.time)},
+                              {"bytes", work.bytes},
+                              {"operations", ops(work)},
+                              {"least_seconds", least_seconds(machine, work)}});
   }
-  if (interrupted()) throw Error("interrupted");
-  return {std::chrono::duration<double>(first - start).count(), std::chrono::duration<double>(last - first).count()};
+  return json;
 }
 
-std::vector<int32_t> any_tokens(int64_t count, int64_t vocab) {
-  std::vector<int32_t> tokens(static_cast<size_t>(count));
-  uint64_t state = 1;
-  for (int32_t& token : tokens) {
-    state = state * 6364136223846793005ull + 1442695040888963407ull;
-    token = int32_t((state >> 33) % uint64_t(vocab));
-  }
-  return tokens;
+Json machine_json(const Machine& m) {
+  return {{"cpu", m.cpu}, {"isa", m.isa}, {"threads", m.threads}, {"read_bandwidth", m.read_all}, {"peak_flops", m.flops_all}};
 }
 
-double median(std::vector<double> values) {
-  std::nth_element(values.begin(), values.begin() + int64_t(values.size() / 2), values.end());
-  return values[values.size() / 2];
-}
-
-std::vector<std::string> row_of(const Result& r) {
-  const std::string test = std::string(r.test) + (r.depth > 0 ? fmt::format(" behind {}", r.depth) : "");
-  return {test, with_commas(r.tokens), as_rate(r.rate), as_rate(r.limit), fmt::format("{:.0f} %", 100 * r.rate / r.limit)};
-}
-
-std::vector<Result> measure(const Options& options, const Model& model, const Machine& machine) {
-  const double decode_limit = machine.read_all / active_bytes(model);
-  const double prefill_limit = machine.flops_all / (2 * double(count_parameters(model.config).active));
-  std::vector<Result> results;
-  for (const int64_t prompt : options.prompts) {
-    if (prompt + options.generate > model.config.context)
-      throw Error("{} prompt tokens and {} more do not fit the model's context of {}", prompt, options.generate, model.config.context);
-    EngineOptions how;
-    how.cache = options.feeding.cache_for(model);
-    how.cache_rows = prompt + options.generate;
-    how.max_rows = how.prompt_chunk = options.feeding.chunk;
-    Engine engine(model, how);
-    const std::vector<int32_t> tokens = any_tokens(prompt, model.config.vocab);
-    std::vector<double> prefill, decode;
-    for (int64_t i = 0; i <= options.repeat; ++i) {
-      const Timing t = time_once(engine, tokens, options.generate);
-      if (i == 0) continue;  // the first run finds cold caches and unmapped pages
-      prefill.push_back(double(prompt) / t.prompt_seconds);
-      if (options.generate > 1) decode.push_back(double(options.generate - 1) / t.reply_seconds);
-    }
-    results.push_back({"prefill", prompt, 0, median(prefill), prefill_limit});
-    if (!decode.empty()) results.push_back({"decode", options.generate - 1, prompt, median(decode), decode_limit});
-  }
-  return results;
+// The first prefill and the first decode of those wanted.
+std::vector<Figure> profiled(const std::vector<Figure>& figures) {
+  std::vector<Figure> chosen;
+  for (const bool prefill : {false, true})
+    if (const auto at = std::ranges::find(figures, prefill, &Figure::prefill); at != figures.end()) chosen.push_back(*at);
+  return chosen;
 }
 
 void run(const Options& options) {
@@ -133,26 +130,50 @@ void run(const Options& options) {
     model = load_model(source.config(), source.checkpoint());
   }
   InterruptGuard guard;
+  MeasureOptions how{.cache = options.feeding.cache_for(model), .chunk = options.feeding.chunk, .repeats = options.repeat};
+  std::vector<Figure> figures = figures_of(options, model, how.cache);
   const Machine machine = probe_machine(true);
-  const std::vector<Result> results = measure(options, model, machine);
-  if (options.json) {
-    Json json{{"model", options.model.empty() ? options.preset : options.model}, {"threads", pool().threads()}};
-    json["machine"] = {{"cpu", machine.cpu}, {"isa", machine.isa}, {"read_bandwidth", machine.read_all}, {"peak_flops", machine.flops_all}};
-    for (const Result& r : results)
-      json["results"].push_back({{"test", r.test},
-                                 {"tokens", r.tokens},
-                                 {"depth", r.depth},
-                                 {"batch", 1},
-                                 {"tokens_per_second", r.rate},
-                                 {"limit", r.limit},
-                                 {"share", r.rate / r.limit}});
-    return put(json.dump(2) + "\n");
+  Json json{{"machine", machine_json(machine)}, {"results", Json::array()}};
+  std::string text;
+  {
+    Progress progress("bench", options.profile ? "profiles" : "figures");
+    const std::vector<Figure> wanted = options.profile ? profiled(figures) : figures;
+    int64_t done = 0;
+    std::string now;
+    how.between_passes = [&] {
+      if (interrupted()) throw Error("interrupted");
+      progress.update(done, int64_t(wanted.size()), now);
+    };
+    std::vector<std::vector<std::string>> rows{{"test", "tokens", "depth", "batch", "tokens/s", "spread", "limit", "share"}};
+    for (Figure f : wanted) {
+      now = name_of(f);
+      if (options.profile) {
+        const Breakdown breakdown = profile(model, how, f);
+        json["profiles"].push_back(profile_json(f, breakdown, machine));
+        if (f.prefill == false) now = fmt::format("decode of one token behind {}, batch {}", with_commas(f.depth), f.batch);
+        text += (done > 0 ? "\n" : "") + now + "\n" + profile_table(breakdown, machine);
+      } else {
+        measure(model, machine, how, f);
+        json["results"].push_back(json_of(f));
+        json["spread"].push_back(f.spread());
+        rows.push_back(row_of(f));
+      }
+      ++done;
+    }
+    if (!options.profile) text = table(rows, "lrrrrrrr");
   }
-  std::vector<std::vector<std::string>> rows{{"test", "tokens", "tokens/s", "limit", "share"}};
-  for (const Result& r : results) rows.push_back(row_of(r));
-  put(table(rows, "lrrrr"));
-  note(fmt::format("{} threads, {}; measured: reads {}/s, peak {:.3g} GFLOPS in f32", pool().threads(), machine.isa,
-                   as_bytes(machine.read_all), machine.flops_all / 1e9));
+  if (options.json) return put(json.dump(2) + "\n");
+  put(text);
+  note(fmt::format("{} threads, {}; measured: reads {}/s, peak {} GFLOPS in f32", machine.threads, machine.isa, as_bytes(machine.read_all),
+                   as_rate(machine.flops_all / 1e9)));
+}
+
+CLI::Option* add_counts(CLI::App* command, const std::string& name, std::vector<int64_t>& counts, int64_t least, const std::string& what) {
+  return command->add_option(name, counts, what)
+      ->delimiter(',')
+      ->check(CLI::Range(least, int64_t(1) << 24))
+      ->type_name("N,N")
+      ->capture_default_str();
 }
 
 }  // namespace
@@ -161,23 +182,25 @@ void add_bench(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command =
       add_command(app, "bench", "how fast prompts are read (prefill) and replies are written (decode)", R"(  hadal bench smollm2
-  hadal bench path/to/model --prompt 128,2048 --generate 64 --threads 2
-  hadal bench --preset coder-1.3b --json        a published shape with random bf16 weights
+  hadal bench path/to/model --prompt 512,2048 --generate 64 --depth 0,8192 --batch 1,8
+  hadal bench --preset coder-1.3b --json        a published shape with random weights
+  hadal bench smollm2 --profile                 where one token and one prefill spend their time
 
-Each line is the median of --repeat runs after one that is not counted; one sequence, greedy, sampling included.
-limit: decode, measured read bandwidth / bytes of the weights that a token needs; prefill, measured peak / (2 x active parameters).)");
+Each line is the fastest of --repeat runs after one that is not counted, of all sequences of the batch together, sampling included; spread: how
+much longer the slowest took. A depth is tokens in the cache before the clock starts; it is filled with copies of one computed page.
+limit: what the machine allows, as measured now: the bytes of weights and cached rows that must be read, by the read bandwidth, or the operations,
+by the peak of the unit that does them, whichever takes longer.)");
   add_model(command, options->model)->required(false);
   command->add_option("--preset", options->preset, "a shape of `hadal presets`, with random weights")->type_name("NAME");
-  command->add_option("--prompt", options->prompts, "lengths of prompts")
-      ->delimiter(',')
-      ->check(CLI::Range(int64_t(1), int64_t(1) << 24))
-      ->type_name("N,N")
-      ->capture_default_str();
-  command->add_option("--generate", options->generate, "tokens of each reply")
-      ->check(CLI::Range(int64_t(1), int64_t(1) << 24))
+  add_counts(command, "--prompt", options->prompts, 0, "lengths of prompts; 0: none");
+  command->add_option("--generate", options->generate, "tokens of each reply; 0: none")
+      ->check(CLI::Range(int64_t(0), int64_t(1) << 24))
       ->type_name("N")
       ->capture_default_str();
+  add_counts(command, "--depth", options->depths, 0, "tokens in the cache before each reply");
+  add_counts(command, "--batch", options->batches, 1, "replies written together");
   command->add_option("--repeat", options->repeat, "runs that count")->check(CLI::Range(1, 1000))->type_name("N")->capture_default_str();
+  command->add_flag("--profile", options->profile, "one token and one prefill, phase by phase");
   add_feeding(command, options->feeding);
   add_threads(command);
   add_json(command, options->json);

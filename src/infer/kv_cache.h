@@ -21,6 +21,7 @@ class KvCache {
   bool reserve(KvRows& sequence, int64_t rows);                  // room for `rows` in all; false: no page free, nothing changed
   void release(KvRows& sequence);                                // its pages are free again, its length 0
   std::byte* page(int64_t layer, int32_t page) const;            // [page_rows, width] of type()
+  int64_t page_bytes() const { return bytes_of(type_, page_rows * width_); }
   DType type() const { return type_; }
   int64_t width() const { return width_; }
   int64_t pages() const { return pages_; }

@@ -385,24 +385,43 @@ def test_presets_print_the_published_totals(hadal):
 
 
 def test_bench(hadal, llama):
-    options = ("--prompt", "16,64", "--generate", 5, "--repeat", 1)
+    options = ("--prompt", "16,64", "--generate", 4, "--depth", "0,70", "--batch", "1,3", "--repeat", 1, "--threads", 1)
     answer = json.loads(hadal.run("bench", llama.model, *options, "--json").stdout)
     assert [(r["test"], r["tokens"], r["depth"], r["batch"]) for r in answer["results"]] == [
-        ("prefill", 16, 0, 1), ("decode", 4, 16, 1), ("prefill", 64, 0, 1), ("decode", 4, 64, 1)
+        ("prefill", 16, 0, 1), ("prefill", 64, 0, 1), ("decode", 4, 0, 1), ("decode", 4, 0, 3), ("decode", 4, 70, 1), ("decode", 4, 70, 3)
     ]  # fmt: skip
     for result in answer["results"]:
+        assert set(result) == {"test", "tokens", "depth", "batch", "tokens_per_second", "limit", "share"}
         assert result["tokens_per_second"] > 0 and result["limit"] > 0
         assert result["share"] == pytest.approx(result["tokens_per_second"] / result["limit"])
-    assert answer["machine"]["read_bandwidth"] > 1e8 and answer["threads"] >= 1
+    assert len(answer["spread"]) == len(answer["results"]) and min(answer["spread"]) >= 0
+    assert answer["machine"]["read_bandwidth"] > 1e8 and answer["machine"]["threads"] == 1
+    limits = {(r["depth"], r["batch"]): r["limit"] for r in answer["results"] if r["test"] == "decode"}
+    assert limits[0, 3] > limits[0, 1] and limits[70, 1] < limits[0, 1]
     lines = hadal.run("bench", llama.model, *options).stdout.splitlines()
-    assert len(lines) == 5 and lines[0].split()[0] == "test"
+    assert len(lines) == 7 and lines[0].split()[0] == "test"
+
+
+def test_bench_profile(hadal, llama):
+    options = ("--prompt", 64, "--generate", 4, "--depth", 70, "--profile")
+    profiles = json.loads(hadal.run("bench", llama.model, *options, "--json").stdout)["profiles"]
+    assert [(p["test"], p["tokens"], p["depth"]) for p in profiles] == [("decode", 1, 70), ("prefill", 64, 0)]
+    for profile in profiles:
+        assert sum(phase["share"] for phase in profile["phases"]) == pytest.approx(1)
+        busy = {phase["phase"] for phase in profile["phases"] if phase["seconds"] > 0}
+        assert busy >= {"norm", "q, k, v", "rope", "append", "attention", "output", "mlp", "head", "sampling"}
+    text = hadal.run("bench", llama.model, *options).stdout
+    assert re.search(r"^attention +\d", text, re.M) and text.count("phase") == 2
 
 
 def test_bench_that_cannot_be(hadal, llama):
     fails(hadal, 2, "expected a MODEL or --preset NAME", "bench")
     fails(hadal, 2, "expected a MODEL or --preset NAME", "bench", llama.model, "--preset", "v3")
     fails(hadal, 1, "no-such-shape", "bench", "--preset", "no-such-shape")
-    fails(hadal, 1, "do not fit the model's context of 512", "bench", llama.model, "--prompt", 512)
+    fails(hadal, 1, "do not fit the model's context of 512", "bench", llama.model, "--prompt", 513)
+    fails(hadal, 1, "do not fit the model's context of 512", "bench", llama.model, "--depth", 513)
+    fails(hadal, 1, "not enough memory for keys and values", "bench", llama.model, "--depth", 512, "--batch", 1 << 24)
+    fails(hadal, 2, "nothing to measure", "bench", llama.model, "--prompt", 0, "--generate", 0)
 
 
 def test_doctor(hadal):
