@@ -91,7 +91,7 @@ Facts gather(const ModelSource& source) {
   facts.parameters = count_parameters(facts.config);
   facts.row_f16 = KvCache::bytes_per_row(facts.config, DType::f16);
   facts.row_f32 = KvCache::bytes_per_row(facts.config, DType::f32);
-  for (const auto& file : checkpoint.files) facts.files.emplace_back(file.filename().string(), int64_t(std::filesystem::file_size(file)));
+  for (const auto& file : checkpoint.files) facts.files.emplace_back(file->path().filename().string(), int64_t(file->bytes().size()));
   return facts;
 }
 

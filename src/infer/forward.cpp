@@ -50,9 +50,10 @@ Mat<float> forward(const Model& model, const Batch& batch, KvCache& kv, Scratch&
     pass.lap(Phase::norm);
     std::visit([&](const auto& w) { attention(y, h, w, layer, pass); }, block.attn);
     add(x, y);
+    look_ahead(x, layer + 1, pass);
     rms_norm(h, x, block.ffn_norm, eps);
     pass.lap(Phase::norm);
-    std::visit([&](const auto& w) { feed_forward(y, h, w, pass); }, block.ffn);
+    std::visit([&](const auto& w) { feed_forward(y, h, w, layer, pass); }, block.ffn);
     add(x, y);
   }
   for (const Segment& segment : batch.segments) segment.kv->length = segment.position + segment.rows;

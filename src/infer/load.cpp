@@ -72,14 +72,20 @@ class Loader {
   Loader(const ModelConfig& config, const Checkpoint& checkpoint) : config_(config), checkpoint_(checkpoint) {}
 
   Model load() {
-    Model model{
-        .config = config_, .params = make_params<Weight>(config_), .k_up_t = {}, .rope_frequency = rope_frequencies(config_), .bytes = {}};
+    Model model{.config = config_,
+                .params = make_params<Weight>(config_),
+                .k_up_t = {},
+                .rope_frequency = rope_frequencies(config_),
+                .bytes = {},
+                .files = {},
+                .experts = {}};
     for_each_param(config_, model.params,
                    [&](const std::string& name, Shape shape, Role role, Weight& w) { w = weight(name, shape, role); });
     check_extra();
     if (config_.attention == AttentionKind::mla)
       for (const auto& block : model.params.blocks) model.k_up_t.push_back(transpose_keys(std::get<Mla<Weight>>(block.attn).kv_up));
     model.bytes = checkpoint_.bytes;
+    model.files = checkpoint_.files;
     model.bytes.insert(model.bytes.end(), arena_.buffers().begin(), arena_.buffers().end());
     return model;
   }

@@ -11,6 +11,9 @@
 
 namespace hadal {
 
+class ExpertStore;
+class MappedFile;
+
 struct Model {  // immutable after loading; any number of engines may share one
   ModelConfig config;
   Params<Weight> params;       // views into the mapped checkpoint, or expanded copies
@@ -18,7 +21,9 @@ struct Model {  // immutable after loading; any number of engines may share one
   std::vector<float> rope_frequency;  // radians per position of each rotated pair
   // From this many rows of one sequence on, mla expands keys and values from the latents; below, it attends to the latents themselves.
   int64_t mla_expand_rows = 160;
-  std::vector<std::shared_ptr<const void>> bytes;  // keeps what params point into
+  std::vector<std::shared_ptr<const void>> bytes;        // keeps what params point into
+  std::vector<std::shared_ptr<const MappedFile>> files;  // those of the checkpoint
+  std::shared_ptr<ExpertStore> experts;                  // reads the routed experts when they do not fit in memory; null: they do
 };
 
 // f32, f16 and bf16 weights stay where they are mapped; other types are expanded (see load.cpp).

@@ -39,7 +39,8 @@ struct Pass {  // what every part of one forward pass needs
 // out = attention(h), after appending h's keys and values to the cache.
 void attention(Mat<float> out, Mat<const float> h, const Gqa<Weight>& w, int64_t layer, const Pass& pass);
 void attention(Mat<float> out, Mat<const float> h, const Mla<Weight>& w, int64_t layer, const Pass& pass);
-void feed_forward(Mat<float> out, Mat<const float> h, const Mlp<Weight>& w, const Pass& pass);
-void feed_forward(Mat<float> out, Mat<const float> h, const Moe<Weight>& w, const Pass& pass);
+void feed_forward(Mat<float> out, Mat<const float> h, const Mlp<Weight>& w, int64_t layer, const Pass& pass);
+void feed_forward(Mat<float> out, Mat<const float> h, const Moe<Weight>& w, int64_t layer, const Pass& pass);
+void look_ahead(Mat<const float> x, int64_t layer, const Pass& pass);  // experts on disk: those that `layer` will probably use are read now
 
 }  // namespace hadal

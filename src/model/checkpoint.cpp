@@ -38,7 +38,7 @@ Checkpoint read_files(const std::vector<fs::path>& files, std::map<std::string, 
       if (!is_new) throw Error("tensor {} is in two files: {} and {}", name, at->second.string(), path.string());
       checkpoint.tensors.emplace(name, std::move(tensor));
     }
-    checkpoint.files.push_back(path);
+    checkpoint.files.push_back(file);
     checkpoint.bytes.push_back(file);
   }
   if (home) *home = std::move(homes);

@@ -10,6 +10,8 @@
 
 namespace hadal {
 
+class MappedFile;
+
 struct StoredTensor {
   DType dtype = DType::f32;
   std::vector<int64_t> shape;       // outermost first, as the model's own code says it
@@ -21,7 +23,7 @@ struct StoredTensor {
 
 struct Checkpoint {
   std::map<std::string, StoredTensor> tensors;
-  std::vector<std::filesystem::path> files;
+  std::vector<std::shared_ptr<const MappedFile>> files;
   std::vector<std::shared_ptr<const void>> bytes;  // keeps every tensor's memory alive
 };
 

@@ -172,9 +172,9 @@ void check_head(ByteReader& in) {
 }  // namespace
 
 Gguf::Gguf(const std::filesystem::path& path) : path_(path) {
-  const auto file = std::make_shared<const MappedFile>(path);
-  owner_ = file;
-  parse(file->bytes());
+  file_ = std::make_shared<const MappedFile>(path);
+  owner_ = file_;
+  parse(file_->bytes());
 }
 
 Gguf::Gguf(std::shared_ptr<const void> owner, std::span<const std::byte> bytes, std::filesystem::path path)
@@ -264,7 +264,7 @@ Checkpoint Gguf::checkpoint() const {
   if (const int64_t parts = integer("split.count", 1); parts > 1)
     throw Error("{}: one of {} parts of a split model; join them first (llama-gguf-split --merge)", path_.string(), parts);
   Checkpoint checkpoint = published_checkpoint(stored_, path_.string());
-  checkpoint.files = {path_};
+  if (file_) checkpoint.files = {file_};
   checkpoint.bytes.push_back(owner_);
   return checkpoint;
 }

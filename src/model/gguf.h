@@ -47,6 +47,7 @@ class Gguf {
   const T* find(const std::string& key, const char* expected) const;
   void parse(std::span<const std::byte> bytes);
   std::shared_ptr<const void> owner_;
+  std::shared_ptr<const MappedFile> file_;  // null when it was in memory already
   std::filesystem::path path_;
   std::map<std::string, GgufValue> metadata_;
   std::map<std::string, StoredTensor> stored_;

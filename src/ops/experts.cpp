@@ -11,21 +11,26 @@
 namespace hadal {
 namespace {
 
-struct Group {  // the rows of one expert: [first, first + rows) of the sorted pairs
+struct Rows {  // of one expert: [first, first + count) of the sorted pairs
+  int32_t expert;
+  int64_t first, count;
+};
+
+struct Group {  // an expert at hand and its rows
   ExpertWeights weights;
   int64_t first, rows;
 };
 
 // Fills slot[pair], the place of each (row, expert) pair when pairs are sorted by expert, rows in order.
-std::vector<Group> sort_by_expert(const Route& route, const std::function<ExpertWeights(int32_t)>& weights_of, std::vector<int32_t>& slot) {
+std::vector<Rows> sort_by_expert(const Route& route, std::vector<int32_t>& slot) {
   const int32_t experts = *std::max_element(route.expert.begin(), route.expert.end()) + 1;
   std::vector<int64_t> next(size_t(experts), 0);  // first the number of rows, then the next free slot
   for (const int32_t e : route.expert) ++next[size_t(e)];
-  std::vector<Group> groups;
+  std::vector<Rows> groups;
   int64_t first = 0;
   for (int32_t e = 0; e < experts; ++e) {
     const int64_t rows = std::exchange(next[size_t(e)], first);
-    if (rows > 0) groups.push_back({weights_of(e), first, rows});
+    if (rows > 0) groups.push_back({e, first, rows});
     first += rows;
   }
   slot.resize(route.expert.size());
@@ -62,22 +67,14 @@ void multiply(float* out, const float* x, const Weight& w, const Block& block, i
                        .ldc = columns});
 }
 
-}  // namespace
+void grow(std::vector<float>& v, int64_t count) {
+  if (int64_t(v.size()) < count) v.resize(size_t(count));
+}
 
-void experts(Mat<float> out, Mat<const float> x, const Route& route, const std::function<ExpertWeights(int32_t)>& weights_of,
-             ExpertScratch& s) {
-  if (x.rows == 0) return;
-  const std::vector<Group> groups = sort_by_expert(route, weights_of, s.slot);
-  const int64_t pairs = int64_t(route.expert.size()), dim = x.cols, hidden = groups[0].weights.gate.rows;
-  const auto grow = [](std::vector<float>& v, int64_t count) {
-    if (int64_t(v.size()) < count) v.resize(size_t(count));
-  };
-  grow(s.x, pairs * dim), grow(s.gate, pairs * hidden), grow(s.up, pairs * hidden), grow(s.y, pairs * dim);
-
-  pool().run(x.rows, [&](int64_t row) {
-    for (int64_t i = row * route.active; i < (row + 1) * route.active; ++i)
-      std::copy_n(x.row(row), dim, s.x.data() + s.slot[size_t(i)] * dim);
-  });
+// Of each group: y = down(silu(gate x) * up x), rows in place.
+void apply(const std::vector<Group>& groups, int64_t pairs, int64_t dim, ExpertScratch& s) {
+  const int64_t hidden = groups[0].weights.gate.rows;
+  grow(s.gate, pairs * hidden), grow(s.up, pairs * hidden);
   const std::vector<Block> hidden_blocks = cut(groups, hidden, dim), out_blocks = cut(groups, dim, hidden);
   pool().run(int64_t(hidden_blocks.size()), [&](int64_t task) {
     const Block& block = hidden_blocks[size_t(task)];
@@ -91,6 +88,30 @@ void experts(Mat<float> out, Mat<const float> x, const Route& route, const std::
     const Block& block = out_blocks[size_t(task)];
     multiply(s.y.data(), s.gate.data(), block.group->weights.down, block, dim);
   });
+}
+
+}  // namespace
+
+void experts(Mat<float> out, Mat<const float> x, const Route& route, ExpertSource& source, ExpertScratch& s) {
+  if (x.rows == 0) return;
+  const std::vector<Rows> wanted = sort_by_expert(route, s.slot);
+  const int64_t pairs = int64_t(route.expert.size()), dim = x.cols;
+  std::vector<int32_t> ids;
+  for (const Rows& rows : wanted) ids.push_back(rows.expert);
+  source.begin(ids);
+  grow(s.x, pairs * dim), grow(s.y, pairs * dim);
+  pool().run(x.rows, [&](int64_t row) {
+    for (int64_t i = row * route.active; i < (row + 1) * route.active; ++i)
+      std::copy_n(x.row(row), dim, s.x.data() + s.slot[size_t(i)] * dim);
+  });
+  for (auto ready = source.next(); !ready.empty(); ready = source.next()) {
+    std::vector<Group> groups;
+    for (const ReadyExpert& r : ready) {
+      const Rows& rows = *std::ranges::lower_bound(wanted, r.expert, {}, &Rows::expert);
+      groups.push_back({r.weights, rows.first, rows.count});
+    }
+    apply(groups, pairs, dim, s);
+  }
   pool().run(x.rows, [&](int64_t row) {
     for (int64_t i = row * route.active; i < (row + 1) * route.active; ++i)
       kernels().add_scaled(out.row(row), s.y.data() + s.slot[size_t(i)] * dim, route.weight[size_t(i)], dim);

@@ -2,7 +2,6 @@
 // Results do not depend on the number of threads or on what else is in the batch.
 #pragma once
 #include <cstdint>
-#include <functional>
 #include <span>
 #include <vector>
 
@@ -81,8 +80,17 @@ struct ExpertScratch {
   std::vector<float> x, gate, up, y;
   std::vector<int32_t> slot;
 };
+struct ReadyExpert {
+  int32_t expert;
+  ExpertWeights weights;
+};
+class ExpertSource {  // where the weights of one layer's experts come from: memory, or a disk that brings some before others
+ public:
+  virtual ~ExpertSource() = default;
+  virtual void begin(std::span<const int32_t> experts) = 0;  // those that will be asked for, ascending
+  virtual std::vector<ReadyExpert> next() = 0;               // some of them, valid until the next call; none: all have been handed out
+};
 // out[r] += sum over the row's experts of weight * down(silu(gate x_r) * up x_r), in ascending order of expert.
-void experts(Mat<float> out, Mat<const float> x, const Route& route, const std::function<ExpertWeights(int32_t)>& weights_of,
-             ExpertScratch& scratch);
+void experts(Mat<float> out, Mat<const float> x, const Route& route, ExpertSource& source, ExpertScratch& scratch);
 
 }  // namespace hadal

@@ -35,6 +35,26 @@ struct Bank {
   ExpertWeights operator()(int32_t e) const { return {weights[size_t(e)][0], weights[size_t(e)][1], weights[size_t(e)][2]}; }
 };
 
+// Hands out the experts last first, one more at a time, as a disk might.
+class Trickle : public ExpertSource {
+ public:
+  explicit Trickle(const Bank& bank) : bank_(bank) {}
+  void begin(std::span<const int32_t> experts) override {
+    left_.assign(experts.begin(), experts.end());
+    step_ = 0;
+  }
+  std::vector<ReadyExpert> next() override {
+    std::vector<ReadyExpert> ready;
+    for (++step_; !left_.empty() && int64_t(ready.size()) < step_; left_.pop_back()) ready.push_back({left_.back(), bank_(left_.back())});
+    return ready;
+  }
+
+ private:
+  const Bank& bank_;
+  std::vector<int32_t> left_;
+  int64_t step_ = 0;
+};
+
 std::vector<double> one_by_one(const Bank& bank, const std::vector<float>& x, const Route& route, int64_t rows) {
   std::vector<double> out(size_t(rows * bank.dim), 1.0);
   for (int64_t pair = 0; pair < rows * route.active; ++pair) {
@@ -76,6 +96,7 @@ Route random_route(int64_t rows, int32_t experts, int64_t active) {
 
 TEST(Experts, EqualOneRowAtATime) {
   const Bank bank(5, 31, 45);
+  Trickle source(bank);
   ExpertScratch scratch;
   for (const int64_t rows : {0, 1, 7, 16, 127}) {
     const Route route = random_route(rows, 5, 2);
@@ -84,14 +105,14 @@ TEST(Experts, EqualOneRowAtATime) {
     std::vector<float> x(size_t(rows * bank.dim));
     for (float& v : x) v = normal(random);
     std::vector<float> out(x.size(), 1.f);
-    experts({out.data(), rows, bank.dim, bank.dim}, {x.data(), rows, bank.dim, bank.dim}, route, std::cref(bank), scratch);
+    experts({out.data(), rows, bank.dim, bank.dim}, {x.data(), rows, bank.dim, bank.dim}, route, source, scratch);
     const std::vector<double> want = one_by_one(bank, x, route, rows);
     for (size_t i = 0; i < want.size(); ++i) ASSERT_NEAR(out[i], want[i], 1e-4) << "rows " << rows << " element " << i;
     if (rows == 0) continue;
     // The first row alone gives the same bits.
     const Route first{2, {route.expert[0], route.expert[1]}, {route.weight[0], route.weight[1]}};
     std::vector<float> alone(size_t(bank.dim), 1.f);
-    experts({alone.data(), 1, bank.dim, bank.dim}, {x.data(), 1, bank.dim, bank.dim}, first, std::cref(bank), scratch);
+    experts({alone.data(), 1, bank.dim, bank.dim}, {x.data(), 1, bank.dim, bank.dim}, first, source, scratch);
     EXPECT_EQ(0, std::memcmp(alone.data(), out.data(), alone.size() * sizeof(float)));
   }
 }
