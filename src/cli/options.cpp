@@ -104,14 +104,14 @@ void add_feeding(CLI::App* command, FeedingOptions& options) {
       ->check(CLI::Range(int64_t(1), int64_t(1) << 20))
       ->type_name("N")
       ->capture_default_str();
-  command->add_option("--cache", options.cache, "how keys and values are kept; default: f32 when the weights are f32, else f16")
-      ->check(CLI::IsMember({"f32", "f16"}))
-      ->type_name("f32|f16");
+  command->add_option("--cache", options.cache, "how keys and values are kept; default: f32 for f32 weights, i8 for packed ones, else f16")
+      ->check(CLI::IsMember({"i8", "f16", "f32"}))
+      ->type_name("i8|f16|f32");
 }
 
 DType FeedingOptions::cache_for(const Model& model) const {
   if (cache.empty()) return natural_cache(model);
-  return cache == "f32" ? DType::f32 : DType::f16;
+  return cache == "f32" ? DType::f32 : cache == "f16" ? DType::f16 : DType::i8;
 }
 
 ModelSource open_model(const std::string& reference) { return ModelSource(resolve_model(reference)); }

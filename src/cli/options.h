@@ -35,7 +35,7 @@ std::string read_text(const TextOptions& options);   // as it stands
 std::string without_last_newline(std::string text);  // for prompts: the newline that editors and echo put behind a text
 
 struct FeedingOptions {  // how the forward pass is fed
-  std::string cache;     // "", f32 or f16
+  std::string cache;     // "", i8, f16 or f32
   int64_t chunk = 512;
   DType cache_for(const Model& model) const;
 };

@@ -1,37 +1,114 @@
 #include "infer/kv_cache.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 
 namespace hadal {
+namespace {
+int64_t whole_pages(int64_t rows) { return (rows + KvCache::page_rows - 1) / KvCache::page_rows; }
+}  // namespace
 
-KvCache::KvCache(const ModelConfig& config, DType type, int64_t rows)
-    : type_(type),
-      width_(config.kv_width()),
-      pages_((rows + page_rows - 1) / page_rows),
-      storage_(size_t(pages_ * page_rows * bytes_per_row(config, type)), "the key-value cache") {
-  CHECK(type == DType::f32 || type == DType::f16);
-  for (int64_t p = pages_; p-- > 0;) free_.push_back(int32_t(p));  // page 0 is taken first
+int64_t KvCache::Group::pages_for(int64_t rows) const {
+  return mask.window > 0 ? std::min(whole_pages(rows), mask.sink_pages() + ring()) : whole_pages(rows);
 }
 
-int64_t KvCache::bytes_per_row(const ModelConfig& config, DType type) { return config.layers * config.kv_width() * bytes_of(type, 1); }
+std::vector<KvCache::Group> KvCache::groups_for(const ModelConfig& config, int64_t rows, int64_t sequences, std::vector<Place>& places) {
+  std::vector<Group> groups;
+  for (int64_t layer = 0; layer < config.layers; ++layer) {
+    const LayerMask wanted = config.mask_of(layer);
+    const Mask mask{wanted.window, wanted.sinks};
+    auto at = std::ranges::find(groups, mask, &Group::mask);
+    if (at == groups.end()) {
+      groups.push_back({.mask = mask, .free = {}});
+      at = groups.end() - 1;
+    }
+    places.push_back({int32_t(at - groups.begin()), at->layers++});
+  }
+  for (Group& g : groups) g.pages = std::min(whole_pages(rows), g.mask.window > 0 ? sequences * g.pages_for(rows) : whole_pages(rows));
+  return groups;
+}
+
+KvCache::KvCache(const ModelConfig& config, DType type, int64_t rows, int64_t sequences)
+    : type_(type),
+      width_(config.kv_width()),
+      page_bytes_(page_bytes(config, type)),
+      groups_(groups_for(config, rows, sequences, group_of_)),
+      storage_(size_t(bytes(config, type, rows, sequences)), "the key-value cache") {
+  int64_t pages = 0;
+  for (Group& g : groups_) {
+    g.offset = pages * page_bytes_;
+    pages += g.layers * g.pages;
+    for (int64_t p = g.pages; p-- > 0;) g.free.push_back(int32_t(p));  // page 0 is taken first
+  }
+}
+
+int64_t KvCache::page_bytes(const ModelConfig& config, DType type) {
+  CHECK(type == DType::f32 || type == DType::f16 || type == DType::i8);
+  if (type != DType::i8) return bytes_of(type, page_rows * config.kv_width());
+  if (config.attention == AttentionKind::gqa) return 2 * config.kv_heads * part_bytes(config.head_dim);
+  return part_bytes(config.kv_rank) + part_bytes(config.rope_dim) + (config.indexer.heads > 0 ? part_bytes(config.indexer.dim) : 0);
+}
+
+int64_t KvCache::bytes_per_row(const ModelConfig& config, DType type) { return config.layers * page_bytes(config, type) / page_rows; }
+
+int64_t KvCache::bytes(const ModelConfig& config, DType type, int64_t rows, int64_t sequences) {
+  std::vector<Place> places;
+  int64_t pages = 0;
+  for (const Group& g : groups_for(config, rows, sequences, places)) pages += g.layers * g.pages;
+  return pages * page_bytes(config, type);
+}
+
+int64_t KvCache::pages() const { return std::ranges::max_element(groups_, {}, &Group::pages)->pages; }
+
+int64_t KvCache::free_pages() const {
+  int64_t fewest = INT64_MAX;
+  for (const Group& g : groups_) fewest = std::min(fewest, int64_t(g.free.size()));
+  return fewest;
+}
 
 bool KvCache::reserve(KvRows& sequence, int64_t rows) {
-  const int64_t missing = (rows + page_rows - 1) / page_rows - int64_t(sequence.pages.size());
-  if (missing > free_pages()) return false;
-  for (int64_t i = 0; i < missing; ++i) {
-    sequence.pages.push_back(free_.back());
-    free_.pop_back();
-  }
+  sequence.pages.resize(groups_.size());
+  const auto missing = [&](size_t g) { return groups_[g].pages_for(rows) - int64_t(sequence.pages[g].size()); };
+  for (size_t g = 0; g < groups_.size(); ++g)
+    if (missing(g) > int64_t(groups_[g].free.size())) return false;
+  for (size_t g = 0; g < groups_.size(); ++g)
+    for (int64_t count = missing(g); count > 0; --count) {
+      sequence.pages[g].push_back(groups_[g].free.back());
+      groups_[g].free.pop_back();
+    }
   return true;
 }
 
 void KvCache::release(KvRows& sequence) {
-  free_.insert(free_.end(), sequence.pages.rbegin(), sequence.pages.rend());
+  for (size_t g = 0; g < sequence.pages.size(); ++g)
+    groups_[g].free.insert(groups_[g].free.end(), sequence.pages[g].rbegin(), sequence.pages[g].rend());
   sequence = {};
 }
 
-std::byte* KvCache::page(int64_t layer, int32_t page) const {
-  return storage_.data() + bytes_of(type_, (layer * pages_ + page) * page_rows * width_);
+std::byte* KvCache::page(int64_t layer, const KvRows& sequence, int64_t index) const {
+  const Place place = group_of_[size_t(layer)];
+  const Group& g = groups_[size_t(place.group)];
+  const int64_t sinks = g.mask.sink_pages();
+  if (g.mask.window > 0 && index >= sinks) index = sinks + (index - sinks + sequence.turned) % g.ring();
+  const int32_t page = sequence.pages[size_t(place.group)].at(size_t(index));
+  return storage_.data() + g.offset + (place.index * g.pages + page) * page_bytes_;
+}
+
+std::vector<std::byte*> KvCache::pages_of(int64_t layer, const KvRows& sequence) const {
+  const Place place = group_of_[size_t(layer)];
+  const Group& g = groups_[size_t(place.group)];
+  std::vector<std::byte*> all;
+  for (const int32_t page : sequence.pages[size_t(place.group)])
+    all.push_back(storage_.data() + g.offset + (place.index * g.pages + page) * page_bytes_);
+  return all;
+}
+
+int64_t KvCache::rows_together(int64_t layer, int64_t position, int64_t rows) const {
+  const Group& g = groups_[size_t(group_of_[size_t(layer)].group)];
+  if (g.mask.window == 0) return rows;
+  const int64_t first = std::max(g.mask.first_page(position), g.mask.sink_pages());
+  return std::min(rows, (first + g.ring()) * page_rows - position);
 }
 
 }  // namespace hadal

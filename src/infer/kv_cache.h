@@ -1,4 +1,4 @@
-// Pages of token rows. It knows how wide a row is, not what attention keeps in it.
+// Pages of token rows. It knows how many bytes a page has and which layers forget what, not what attention keeps in a row.
 #pragma once
 #include <cstdint>
 #include <vector>
@@ -6,33 +6,63 @@
 #include "core/mat.h"
 #include "core/memory.h"
 #include "model/config.h"
+#include "ops/attend.h"
 
 namespace hadal {
 
-struct KvRows {  // the pages one sequence holds
-  std::vector<int32_t> pages;
-  int64_t length = 0;  // rows written
+struct KvRows {                             // what one sequence holds
+  std::vector<std::vector<int32_t>> pages;  // of each group of layers: the sinks' pages, then a ring or, without a window, all
+  int64_t length = 0;                       // rows written
+  int64_t turned = 0;                       // pages that a shift took out: where the rings begin
 };
 
+// Layers with the same mask are a group with pages of its own. A group without a window keeps every row of a sequence; one with a window
+// keeps the sinks' pages and a ring of as many pages as a window can touch: page `index` of a sequence then lies where page
+// `index - ring` lay. forward() writes and attends to as many rows at a time as the ring allows.
 class KvCache {
  public:
   static constexpr int64_t page_rows = 64;
-  KvCache(const ModelConfig& config, DType type, int64_t rows);  // type f32 or f16; rows of all sequences together. Error: no memory
-  bool reserve(KvRows& sequence, int64_t rows);                  // room for `rows` in all; false: no page free, nothing changed
-  void release(KvRows& sequence);                                // its pages are free again, its length 0
-  std::byte* page(int64_t layer, int32_t page) const;            // [page_rows, width] of type()
-  int64_t page_bytes() const { return bytes_of(type_, page_rows * width_); }
+  // type f32, f16 or i8; rows of all sequences together, the sequences being at most so many at a time. Error: no memory
+  KvCache(const ModelConfig& config, DType type, int64_t rows, int64_t sequences = 1);
+  bool reserve(KvRows& sequence, int64_t rows);  // room for `rows` in all; false: no page free, nothing changed
+  void release(KvRows& sequence);                // its pages are free again, its length 0
+
+  // The page of rows index * page_rows .. of a sequence, for a layer; with a window only if it is a sink's or in the ring.
+  std::byte* page(int64_t layer, const KvRows& sequence, int64_t index) const;
+  std::vector<std::byte*> pages_of(int64_t layer, const KvRows& sequence) const;  // all that it holds
+  Mask mask(int64_t layer) const { return groups_[size_t(group_of_[size_t(layer)].group)].mask; }
+  // Rows from `position` on, at most `rows`, that can be in the cache together with all that they see.
+  int64_t rows_together(int64_t layer, int64_t position, int64_t rows) const;
+
   DType type() const { return type_; }
   int64_t width() const { return width_; }
-  int64_t pages() const { return pages_; }
-  int64_t free_pages() const { return int64_t(free_.size()); }
-  static int64_t bytes_per_row(const ModelConfig& config, DType type);  // all layers
+  int64_t pages() const;       // of the group with the most
+  int64_t free_pages() const;  // of the group with the fewest
+  int64_t page_bytes() const { return page_bytes_; }
+  size_t bytes() const { return storage_.size(); }
+  static int64_t page_bytes(const ModelConfig& config, DType type);                                  // one layer
+  static int64_t bytes_per_row(const ModelConfig& config, DType type);                               // all layers, without windows
+  static int64_t bytes(const ModelConfig& config, DType type, int64_t rows, int64_t sequences = 1);  // what the constructor takes
 
  private:
+  struct Group {
+    Mask mask;
+    int64_t layers = 0, pages = 0, offset = 0;  // offset: of its first page in the storage
+    std::vector<int32_t> free;
+    int64_t ring() const { return (mask.window + page_rows - 1) / page_rows + 1; }
+    int64_t pages_for(int64_t rows) const;  // of one sequence
+  };
+  struct Place {
+    int32_t group;
+    int64_t index;  // of the layer within the group
+  };
+  static std::vector<Group> groups_for(const ModelConfig& config, int64_t rows, int64_t sequences, std::vector<Place>& places);
+
   DType type_;
-  int64_t width_, pages_;
+  int64_t width_, page_bytes_;
+  std::vector<Place> group_of_;  // each layer
+  std::vector<Group> groups_;
   Buffer storage_;
-  std::vector<int32_t> free_;
 };
 
 }  // namespace hadal

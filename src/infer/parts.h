@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "infer/forward.h"
+#include "ops/attend.h"
 #include "ops/ops.h"
 
 namespace hadal {
@@ -19,6 +20,7 @@ struct Scratch::Buffers {  // activations; views over one allocation, cut to the
   Mat<float> cos, sin;                          // of each row's position: [max_rows, rotated pairs]
   Mat<float> last, logits;                      // wanted rows: [max_wanted, dim], [max_wanted, vocab]
   std::vector<float> expanded, latents;         // mla, keys and values of a few heads over the whole context
+  std::vector<std::byte> expanded_pages;        // the same as int8
   Route route;
   ExpertScratch experts;
 };

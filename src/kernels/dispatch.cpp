@@ -34,6 +34,8 @@ Kernels kernels_for(Isa isa) {
   fill_scalar(k);
   if (isa >= Isa::avx2) fill_avx2(k);
   if (isa >= Isa::avx512) fill_avx512(k);
+  fill_scalar_attend(k);
+  if (isa >= Isa::avx512 && __builtin_cpu_supports("avx512vnni")) fill_vnni_attend(k);
   k.name = names[int(isa)];
   return k;
 }

@@ -7,6 +7,8 @@
 #pragma once
 #include <cstdint>
 
+#include "kernels/attend.h"
+
 namespace hadal {
 
 struct GemmArgs {  // c[m, n] = a[m, k] * b[n, k]^T; all row-major, strides in elements
@@ -33,10 +35,6 @@ struct MixArgs {  // out[m, n] += p[m, k] * v[k, n]; all row-major; k in order
   int64_t m, n, k, ldp, ldv, ldout;
 };
 
-struct SoftmaxState {  // of one row, over the blocks seen so far
-  float max = -__builtin_inff(), sum = 0;
-};
-
 struct Kernels {
   const char* name;
   // Matrix products, named op_activation_weight.
@@ -60,6 +58,14 @@ struct Kernels {
   void (*f16_from_f32)(uint16_t* out, const float* x, int64_t n);                   // to nearest even; saturates at +-65504, NaN stays NaN
   void (*f32_from_bf16)(float* out, const uint16_t* x, int64_t n);
   void (*f32_from_f16)(float* out, const uint16_t* x, int64_t n);
+  // Attention over int8 pages: kernels/attend.h.
+  float (*quantize)(int8_t* out, const float* x, int64_t n,
+                    int32_t* sum) = nullptr;  // x = out * returned scale, absmax / 127; sum of the integers
+  void (*score_page)(const ScoreArgs&) = nullptr;
+  void (*softmax_page)(const PageSoftmaxArgs&) = nullptr;
+  void (*mix_page)(const MixPageArgs&) = nullptr;
+  void (*merge)(float* out, SoftmaxState* state, const float* other, const SoftmaxState* other_state,
+                int64_t n) = nullptr;  // two parts of the keys
   // What the machine can do at best, for probe_machine() and the benchmarks.
   uint64_t (*read_bytes)(const void* data, int64_t bytes);  // reads all whole 8-byte words once, in several streams; their xor
   int64_t (*fma_peak)(int64_t rounds);  // independent chains of multiply-add in registers; floating-point operations done
@@ -78,5 +84,8 @@ bool parse_isa(const char* name, Isa* isa);
 void fill_scalar(Kernels& k);  // scalar/, avx2/, ... each define exactly one of these
 void fill_avx2(Kernels& k);
 void fill_avx512(Kernels& k);
+void fill_scalar_attend(Kernels& k);
+void fill_avx2_attend(Kernels& k);
+void fill_vnni_attend(Kernels& k);
 
 }  // namespace hadal

@@ -39,6 +39,13 @@ struct IndexerConfig {                   // heads == 0: every key is attended
   int64_t heads = 0, dim = 0, keys = 0;  // keys: how many of the past each row attends
 };
 
+struct LayerMask {         // which keys of the past a row of a layer attends to
+  int64_t window = 0;      // the last `window`, its own included; 0: all
+  int64_t sinks = 0;       // and the first `sinks`; only beside a window
+  int64_t top_blocks = 0;  // of the blocks of 64 keys, the best so many by content; 0: all
+  bool operator==(const LayerMask&) const = default;
+};
+
 struct Fp8Config {  // of weights stored as FP8: one scale per block of so many rows and columns
   int64_t block_rows = 128, block_cols = 128;
 };
@@ -55,7 +62,9 @@ struct ModelConfig {
   int64_t q_rank = 0, kv_rank = 0, nope_dim = 0, rope_dim = 0, v_dim = 0;  // mla; q_rank 0: full-rank q
   float latent_norm_eps = 1e-6f;                                           // mla: norms of the compressed q and kv
   IndexerConfig indexer;
-  int64_t dense_layers = 0, moe_every = 1, ffn_dim = 0;  // layers before the first MoE; one in moe_every after that
+  std::vector<LayerMask> masks;  // of each layer, as the model was trained; none: full attention
+  int64_t attention_window = 0, attention_sinks = 0, attention_top_blocks = 0;  // the caller's, for every layer; 0: the model's own
+  int64_t dense_layers = 0, moe_every = 1, ffn_dim = 0;                         // layers before the first MoE; one in moe_every after that
   MoeConfig moe;
   Fp8Config fp8;
   bool tied_head = false;
@@ -64,6 +73,13 @@ struct ModelConfig {
   std::vector<int32_t> end_tokens;
 
   bool is_moe(int64_t layer) const { return moe.experts > 0 && layer >= dense_layers && layer % moe_every == 0; }
+  LayerMask mask_of(int64_t layer) const {
+    LayerMask mask = masks.empty() ? LayerMask{} : masks[size_t(layer)];
+    if (attention_window > 0 && (mask.window == 0 || attention_window < mask.window)) mask.window = attention_window;
+    if (attention_sinks > 0) mask.sinks = attention_sinks;
+    if (attention_top_blocks > 0) mask.top_blocks = attention_top_blocks;
+    return mask;
+  }
   int64_t q_dim() const { return attention == AttentionKind::mla ? nope_dim + rope_dim : head_dim; }  // per head
   int64_t rotated_dim() const { return attention == AttentionKind::mla ? rope_dim : head_dim; }       // of each head
   int64_t kv_width() const {                                                                          // values kept per token and layer

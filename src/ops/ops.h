@@ -36,37 +36,6 @@ struct HeadProducts {
 };
 void matmul_heads(const HeadProducts& p);
 
-// The cached rows of one sequence in one layer: row i is row i % page_rows of page i / page_rows.
-struct CacheRows {
-  DType type;  // f32 or f16
-  std::span<const std::byte* const> pages;
-  int64_t width;  // elements from one row to the next
-  static constexpr int64_t page_rows = 64;
-};
-
-// Attention of the rows of q, at positions position, position + 1, ...; each sees the keys up to its own.
-// Query head h reads key columns key_offset + h / (heads / kv_heads) * key_step .. of a cached row, and value columns likewise.
-struct AttendArgs {
-  Mat<float> out;      // [rows, heads * value_dim]
-  Mat<const float> q;  // [rows, heads * key_dim], rotated
-  CacheRows cache;
-  int64_t position, heads, kv_heads, key_dim, value_dim, key_offset, key_step, value_offset, value_step;
-  float scale;                   // on q . k
-  Mat<const uint64_t> selected;  // bit i of word (r, page): row r attends to row i of the page; no words: to all
-};
-void attend(std::span<const AttendArgs> segments);
-
-// The `keys` best keys of each row by sum over heads of weight * max(0, q_head . key), as attend's `selected`; ties go to the earlier key.
-// Source: DeepSeek-V3.2-Exp, inference/model.py, Indexer.
-struct SelectArgs {
-  Mat<uint64_t> selected;         // [rows, pages], written
-  Mat<const float> q;             // [rows, heads * dim]
-  Mat<const float> head_weights;  // [rows, heads]
-  CacheRows cache;
-  int64_t position, heads, dim, offset, keys;  // offset: first column of the key in a cached row
-};
-void select_keys(const SelectArgs& args);
-
 // Experts. A row goes to `active` experts; the rows of one expert are multiplied together.
 struct Route {
   int64_t active = 0;

@@ -26,7 +26,7 @@ class Runner {  // the sequences of one figure
       : model_(model),
         options_(options),
         figure_(figure),
-        kv_(model.config, options.cache, rows_of(figure) * figure.batch),
+        kv_(model.config, options.cache, rows_of(figure) * figure.batch, figure.batch),
         scratch_(model.config, figure.prefill ? std::min(options.chunk, figure.tokens) : std::max(figure.batch, KvCache::page_rows),
                  figure.batch),
         sequences_(size_t(figure.batch)) {
@@ -90,13 +90,12 @@ class Runner {  // the sequences of one figure
     KvRows& first = sequences_.front();
     const Segment segment{&first, 0, int64_t(tokens.size()), 0};
     forward(model_, {tokens, {&segment, 1}, {}}, kv_, scratch_);
-    const int64_t layers = model_.config.layers;
-    for (const KvRows& sequence : sequences_)
-      pool().run(int64_t(sequence.pages.size()) * layers, [&](int64_t task) {
-        const int64_t layer = task % layers;
-        const int32_t page = sequence.pages[size_t(task / layers)];
-        if (page != first.pages[0]) std::memcpy(kv_.page(layer, page), kv_.page(layer, first.pages[0]), size_t(kv_.page_bytes()));
-      });
+    pool().run(model_.config.layers * int64_t(sequences_.size()), [&](int64_t task) {
+      const int64_t layer = task % model_.config.layers;
+      const std::byte* filled = kv_.page(layer, first, 0);
+      for (std::byte* page : kv_.pages_of(layer, sequences_[size_t(task / model_.config.layers)]))
+        if (page != filled) std::memcpy(page, filled, size_t(kv_.page_bytes()));
+    });
   }
 
   const Model& model_;
@@ -122,7 +121,7 @@ PassShape shape_of(const Figure& f, int64_t passes) {
 }  // namespace
 
 int64_t cache_bytes(const Model& model, DType cache, const Figure& figure) {
-  return rows_of(figure) * figure.batch * KvCache::bytes_per_row(model.config, cache);
+  return KvCache::bytes(model.config, cache, rows_of(figure) * figure.batch, figure.batch);
 }
 
 void measure(const Model& model, const Machine& machine, const MeasureOptions& options, Figure& figure) {

@@ -53,7 +53,7 @@ std::vector<Reply> run_together(const Model& model, const EngineOptions& options
 class EveryKind : public testing::TestWithParam<NamedConfig> {};
 
 TEST_P(EveryKind, RepliesDoNotDependOnTheNeighbours) {
-  for (const DType type : {DType::f32, DType::f16}) {
+  for (const DType type : {DType::f32, DType::f16, DType::i8}) {
     const Model model = random_model(GetParam().config, type == DType::f32 ? DType::f32 : DType::bf16, 1);
     EngineOptions options{.cache = type, .cache_rows = 17 * 128, .max_rows = 64, .prompt_chunk = 32};
     std::vector<Reply> alone(17);
@@ -79,12 +79,14 @@ TEST_P(EveryKind, RepliesDoNotDependOnTheNeighbours) {
 
 TEST_P(EveryKind, RepliesDoNotDependOnTheThreads) {
   const Model model = random_model(GetParam().config, DType::bf16, 2);
-  const EngineOptions options{.cache_rows = 1024, .max_rows = 64, .prompt_chunk = 64};
-  set_pool_threads(1);
-  const std::vector<Reply> one = run_together(model, options, 5);
-  set_pool_threads(3);
-  const std::vector<Reply> three = run_together(model, options, 5);
-  for (size_t i = 0; i < one.size(); ++i) EXPECT_EQ(one[i].logprobs, three[i].logprobs) << "sequence " << i;
+  for (const DType cache : {DType::f16, DType::i8}) {
+    const EngineOptions options{.cache = cache, .cache_rows = 1024, .max_rows = 64, .prompt_chunk = 64};
+    set_pool_threads(1);
+    const std::vector<Reply> one = run_together(model, options, 5);
+    set_pool_threads(3);
+    const std::vector<Reply> three = run_together(model, options, 5);
+    for (size_t i = 0; i < one.size(); ++i) EXPECT_EQ(one[i].logprobs, three[i].logprobs) << "sequence " << i;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, EveryKind, testing::ValuesIn(small_configs()), [](const auto& info) { return info.param.name; });

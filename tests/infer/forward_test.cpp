@@ -111,6 +111,21 @@ TEST_P(Parity, LogitsEqualThePublishedImplementation) {
   }
 }
 
+TEST_P(Parity, Int8CacheIsClose) {
+  const Golden golden = read_golden(GetParam());
+  const ModelSource source = source_of(golden.name);
+  Model model = load_model(source.config(), source.checkpoint());
+  const float largest = std::abs(*std::ranges::max_element(golden.logits, {}, [](float v) { return std::abs(v); }));
+  for (const int64_t expand_rows : {int64_t(1) << 40, int64_t(1)}) {
+    model.mla_expand_rows = expand_rows;
+    const std::vector<float> whole = feed_in_chunks(model, DType::i8, golden.ids, golden.ids.size());
+    if (model.config.indexer.heads == 0) {  // which otherwise may choose other keys
+      EXPECT_LE(largest_difference(whole, golden.logits), 0.05f * largest) << "expanding from " << expand_rows << " rows";
+    }
+    EXPECT_EQ(whole, feed_in_chunks(model, DType::i8, golden.ids, 5)) << "chunks of 5, expanding from " << expand_rows << " rows";
+  }
+}
+
 TEST_P(Parity, GreedyContinuationIsTheSame) {
   const Golden golden = read_golden(GetParam());
   const ModelSource source = source_of(golden.name);

@@ -22,12 +22,12 @@ TEST(KvCache, ReservesWholePagesAndGivesThemBack) {
   EXPECT_EQ(kv.width(), 20);
   KvRows a, b;
   EXPECT_TRUE(kv.reserve(a, 65));
-  EXPECT_EQ(a.pages.size(), 2u);
+  EXPECT_EQ(a.pages[0].size(), 2u);
   EXPECT_TRUE(kv.reserve(a, 128));  // still two
   EXPECT_EQ(kv.free_pages(), 2);
   EXPECT_TRUE(kv.reserve(b, 100));
   EXPECT_FALSE(kv.reserve(a, 129));
-  EXPECT_EQ(a.pages.size(), 2u) << "a refused reservation changes nothing";
+  EXPECT_EQ(a.pages[0].size(), 2u) << "a refused reservation changes nothing";
   kv.release(b);
   EXPECT_EQ(kv.free_pages(), 2);
   EXPECT_TRUE(b.pages.empty());
@@ -35,21 +35,57 @@ TEST(KvCache, ReservesWholePagesAndGivesThemBack) {
 }
 
 TEST(KvCache, PagesDoNotOverlap) {
-  for (const DType type : {DType::f32, DType::f16}) {
+  for (const DType type : {DType::f32, DType::f16, DType::i8}) {
     KvCache kv(small(), type, 128);
+    KvRows rows;
+    ASSERT_TRUE(kv.reserve(rows, 128));
     std::set<std::byte*> starts;
     for (int64_t layer = 0; layer < 3; ++layer)
-      for (int32_t page = 0; page < 2; ++page) starts.insert(kv.page(layer, page));
+      for (int64_t page = 0; page < 2; ++page) starts.insert(kv.page(layer, rows, page));
     ASSERT_EQ(starts.size(), 6u);
     const std::byte* previous = nullptr;
     for (const std::byte* at : starts) {
       if (previous) {
-        EXPECT_EQ(at - previous, bytes_of(type, KvCache::page_rows * kv.width()));
+        EXPECT_EQ(at - previous, kv.page_bytes());
       }
       previous = at;
     }
-    EXPECT_EQ(KvCache::bytes_per_row(small(), type), 3 * 20 * bytes_of(type, 1));
+    const int64_t row = type == DType::i8 ? 3 * 4 * (8 + 4) : 3 * 20 * bytes_of(type, 1);  // i8: 5 columns take 8, and a scale
+    EXPECT_EQ(KvCache::bytes_per_row(small(), type), row);
+    EXPECT_EQ(kv.bytes(), size_t(128 * row));
   }
+}
+
+TEST(KvCache, AWindowTakesARing) {
+  ModelConfig config = small();
+  config.masks = {{}, {.window = 100, .sinks = 70}, {.window = 100, .sinks = 70}};
+  KvCache kv(config, DType::f32, 1024);
+  const int64_t kept = 2 + 2 + 1;  // pages: 70 sinks, 100 rows, and one for a window that does not begin with a page
+  EXPECT_EQ(int64_t(kv.bytes()), kv.page_bytes() * (16 + 2 * kept));
+  EXPECT_EQ(int64_t(kv.bytes()), KvCache::bytes(config, DType::f32, 1024));
+  KvRows rows;
+  ASSERT_TRUE(kv.reserve(rows, 1024));
+  EXPECT_EQ(kv.free_pages(), 0);
+  for (int64_t layer = 1; layer < 3; ++layer) {
+    EXPECT_EQ(int64_t(kv.pages_of(layer, rows).size()), kept);
+    for (int64_t index = 2; index < 13; ++index) EXPECT_EQ(kv.page(layer, rows, index), kv.page(layer, rows, index + 3));
+    EXPECT_NE(kv.page(layer, rows, 1), kv.page(layer, rows, 4));
+    EXPECT_EQ(kv.mask(layer), (Mask{100, 70}));
+  }
+  EXPECT_EQ(kv.mask(0), Mask{});
+  for (int64_t position = 0; position < 1000; ++position)
+    for (const int64_t rows_wanted : {1, 64, 500}) {
+      const int64_t together = kv.rows_together(1, position, rows_wanted);
+      ASSERT_GE(together, 1);
+      ASSERT_LE(together, rows_wanted);
+      const int64_t oldest = std::max<int64_t>({position - 99, 128, 0}) / 64, newest = (position + together - 1) / 64;
+      if (newest >= 2) {
+        ASSERT_LT(newest - oldest, 3) << "position " << position << ": a page that is still seen would be written over";
+      }
+      EXPECT_EQ(kv.rows_together(0, position, rows_wanted), rows_wanted);
+    }
+  kv.release(rows);
+  EXPECT_EQ(kv.free_pages(), kept);
 }
 
 TEST(KvCache, SaysHowMuchMemoryIsMissing) {
