@@ -23,6 +23,7 @@ struct Options {
   std::string model = "smollm2", system, thinking;
   SamplingOptions sampling;
   FeedingOptions feeding;
+  Drafting drafting = Drafting::automatic;
   int64_t max_tokens = 4096, context = 0;
 };
 
@@ -39,6 +40,7 @@ EngineOptions engine_options(const Options& options, const Model& model) {
   out.cache = options.feeding.cache_for(model);
   out.cache_rows = std::min(options.context, model.config.context);
   out.max_rows = out.prompt_chunk = options.feeding.chunk;
+  out.drafting = options.drafting;
   return out;
 }
 
@@ -246,6 +248,7 @@ Reasoning is shown dimmed. What you type is kept in chat_history in the cache fo
       ->capture_default_str();
   add_sampling(command, options->sampling);
   add_feeding(command, options->feeding);
+  add_draft(command, options->drafting);
   add_threads(command);
   command->callback([options] { Chat(*options).run(); });
 }

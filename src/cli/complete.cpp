@@ -41,6 +41,7 @@ Completion complete(Engine& engine, const Tokenizer& tokenizer, const Completion
     if (finish == Finish::length) done.finish = "length";
     if (done.tokens.empty()) first = last = Clock::now();
   };
+  const DraftFigures before = engine.drafts();
   const uint64_t id = engine.submit(std::move(request));
   bool cancelled = false;
   while (engine.step()) {
@@ -53,6 +54,8 @@ Completion complete(Engine& engine, const Tokenizer& tokenizer, const Completion
   done.prompt_tokens = int64_t(asked.prompt.tokens.size());
   done.prompt_seconds = seconds_between(start, first);
   done.reply_seconds = seconds_between(first, last);
+  const DraftFigures after = engine.drafts();
+  done.drafts = {after.drafted - before.drafted, after.accepted - before.accepted, after.passes - before.passes};
   return done;
 }
 
@@ -63,6 +66,8 @@ std::string figures(const Completion& completion) {
   std::string line = fmt::format("{} at {}/s, {}", plural(size_t(completion.prompt_tokens), "prompt token"),
                                  as_rate(completion.prompt_rate()), plural(completion.tokens.size(), "token"));
   if (completion.tokens.size() > 1) line += fmt::format(" at {}/s", as_rate(completion.reply_rate()));
+  if (const DraftFigures& d = completion.drafts; d.drafted > 0)
+    line += fmt::format(", {} of {} guessed right", with_commas(d.accepted), with_commas(d.drafted));
   return line + ", finish: " + completion.finish;
 }
 

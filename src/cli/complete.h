@@ -26,6 +26,7 @@ struct Completion {
   const char* finish = "stop";  // stop, length or interrupted
   int64_t prompt_tokens = 0;
   double prompt_seconds = 0, reply_seconds = 0;  // until the first token; from the first to the last
+  DraftFigures drafts;
   double prompt_rate() const { return double(prompt_tokens) / prompt_seconds; }
   double reply_rate() const { return double(tokens.size() - 1) / reply_seconds; }  // of at least two tokens
 };

@@ -23,6 +23,7 @@ struct Options {
   std::vector<int32_t> prompt_ids;
   SamplingOptions sampling;
   FeedingOptions feeding;
+  Drafting drafting = Drafting::automatic;
   int64_t max_tokens = 512, logprobs = -1;
   bool raw = false, ids = false, json = false;
 };
@@ -72,6 +73,8 @@ void print_json(const Completion& done, const CompletionRequest& request, const 
   json["tokens"] = done.tokens.size();
   json["prompt_tokens_per_second"] = done.prompt_rate();
   if (done.tokens.size() > 1) json["tokens_per_second"] = done.reply_rate();
+  json["drafted"] = done.drafts.drafted;
+  json["accepted"] = done.drafts.accepted;
   json["ids"] = nlohmann::ordered_json::array();
   for (const Token& token : done.tokens) {
     json["ids"].push_back(token.id);
@@ -102,6 +105,7 @@ void run(const Options& options) {
   engine_options.cache = options.feeding.cache_for(model);
   engine_options.max_rows = std::max(options.feeding.chunk, int64_t(1));
   engine_options.prompt_chunk = options.feeding.chunk;
+  engine_options.drafting = options.drafting;
   // No more rows than this one reply can fill; a prompt beyond the context is left for the engine to refuse.
   engine_options.cache_rows = std::min(config.context, int64_t(request.prompt.tokens.size()) + options.max_tokens);
   Engine engine(model, engine_options);
@@ -160,6 +164,7 @@ model continues. The reply is written to standard output as it comes, figures to
   command->add_flag("--ids", options->ids, "print the reply as token ids");
   add_sampling(command, options->sampling);
   add_feeding(command, options->feeding);
+  add_draft(command, options->drafting);
   add_threads(command);
   add_json(command, options->json);
   command->callback([options] { run(*options); });

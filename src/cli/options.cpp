@@ -13,6 +13,7 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
+#include <map>
 
 #include "core/error.h"
 #include "core/pool.h"
@@ -112,6 +113,20 @@ void add_feeding(CLI::App* command, FeedingOptions& options) {
 DType FeedingOptions::cache_for(const Model& model) const {
   if (cache.empty()) return natural_cache(model);
   return cache == "f32" ? DType::f32 : cache == "f16" ? DType::f16 : DType::i8;
+}
+
+void add_draft(CLI::App* command, Drafting& drafting) {
+  static const std::map<std::string, Drafting> names{
+      {"off", Drafting::off}, {"lookup", Drafting::lookup}, {"mtp", Drafting::mtp}, {"auto", Drafting::automatic}};
+  command
+      ->add_option_function<std::string>(
+          "--draft", [&drafting](const std::string& name) { drafting = names.at(name); },
+          "guess tokens and check several in one pass, while that is faster; the reply is the same. lookup: from what followed the same "
+          "words "
+          "before; mtp: with the checkpoint's draft layer; auto: either")
+      ->check(CLI::IsMember({"off", "lookup", "mtp", "auto"}))
+      ->type_name("off|lookup|mtp|auto")
+      ->default_str("auto");
 }
 
 ModelSource open_model(const std::string& reference) { return ModelSource(resolve_model(reference)); }

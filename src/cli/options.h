@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/dtype.h"
+#include "infer/draft.h"
 #include "model/source.h"
 
 namespace CLI {
@@ -40,6 +41,8 @@ struct FeedingOptions {  // how the forward pass is fed
   DType cache_for(const Model& model) const;
 };
 void add_feeding(CLI::App* command, FeedingOptions& options);
+
+void add_draft(CLI::App* command, Drafting& drafting);  // --draft
 
 ModelSource open_model(const std::string& reference);
 

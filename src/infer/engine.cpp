@@ -1,6 +1,7 @@
 #include "infer/engine.h"
 
 #include <algorithm>
+#include <chrono>
 #include <deque>
 #include <map>
 #include <mutex>
@@ -18,14 +19,22 @@ struct Sequence {
   Request request;
   std::vector<int32_t> reply;
   KvRows kv;
+  Lookup lookup;  // of prompt and reply, once the prompt is read
+  Guess guess;    // of the tokens behind the reply
   int64_t rows_needed() const { return int64_t(request.prompt.size()) + request.max_tokens; }
   bool in_prompt() const { return kv.length < int64_t(request.prompt.size()); }
+};
+
+struct Turn {  // a sequence whose next tokens come out of a pass
+  Sequence* sequence;
+  int64_t first, drafted;  // its logits: row `first` for the next token, one more for what follows each guessed token that holds
 };
 
 struct Plan {  // one forward pass
   std::vector<int32_t> tokens, wanted;
   std::vector<Segment> segments;
-  std::vector<Sequence*> samplers;  // whose next token comes out of wanted[i]
+  std::vector<Turn> turns;
+  int64_t reply_rows = 0;  // the first rows; those behind belong to prompts
 };
 
 // The whole context, unless it would take more than half of what memory is free.
@@ -41,13 +50,16 @@ struct Engine::State {
       : model(m),
         options(o),
         kv(m.config, o.cache, o.cache_rows > 0 ? o.cache_rows : default_cache_rows(m.config, o.cache)),
-        scratch(m.config, o.max_rows, o.max_rows) {}
+        scratch(m.config, o.max_rows, o.max_rows),
+        gain(o.draft_gain) {}
 
   const Model& model;
   const EngineOptions options;
   KvCache kv;
   Scratch scratch;
-  std::vector<std::unique_ptr<Sequence>> running;  // in order of admission; only step() touches it
+  std::vector<std::unique_ptr<Sequence>> running;  // in order of admission; only step() touches it, and what follows
+  DraftGain gain;
+  DraftFigures drafts;
 
   std::mutex mutex;  // guards what follows
   std::deque<std::unique_ptr<Sequence>> waiting;
@@ -87,26 +99,58 @@ struct Engine::State {
     }
   }
 
-  void add_segment(Plan& plan, Sequence& s, std::span<const int32_t> tokens, bool samples) {
-    plan.segments.push_back({&s.kv, int64_t(plan.tokens.size()), int64_t(tokens.size()), s.kv.length});
+  // The logits behind the first `known` tokens are not wanted; the tokens from there on are guesses.
+  void add_segment(Plan& plan, Sequence& s, std::span<const int32_t> tokens, int64_t known) {
+    const int64_t first_row = int64_t(plan.tokens.size()), rows = int64_t(tokens.size());
+    plan.segments.push_back({&s.kv, first_row, rows, s.kv.length});
     plan.tokens.insert(plan.tokens.end(), tokens.begin(), tokens.end());
-    if (!samples) return;
-    plan.wanted.push_back(int32_t(plan.tokens.size()) - 1);
-    plan.samplers.push_back(&s);
+    if (known == rows) return;
+    plan.turns.push_back({&s, int64_t(plan.wanted.size()), rows - known - 1});
+    for (int64_t row = known; row < rows; ++row) plan.wanted.push_back(int32_t(first_row + row));
+  }
+
+  // A wrong guess that began a page of a ring would have written over rows that are still seen.
+  int64_t rows_to_give_back(const Sequence& s) const {
+    bool ring = false;
+    for (int64_t layer = 0; layer < model.config.layers; ++layer) ring |= kv.mask(layer).window > 0;
+    return ring ? KvCache::page_rows - 1 - s.kv.length % KvCache::page_rows : KvCache::page_rows;
+  }
+
+  // How many tokens of each sequence's guess this pass checks. A reply of `max_tokens` has no row for more.
+  int64_t guess_all() {
+    if (options.drafting == Drafting::off) return 0;
+    std::vector<const Guess*> guesses;
+    int64_t replies = 0;
+    for (auto& s : running) {
+      if (s->in_prompt()) continue;
+      ++replies;
+      s->guess = s->lookup.guess(std::min(s->request.max_tokens - int64_t(s->reply.size()) - 1, rows_to_give_back(*s)));
+      if (!s->guess.tokens.empty()) guesses.push_back(&s->guess);
+    }
+    if (guesses.empty() || replies + int64_t(guesses.size()) > options.max_rows) return 0;
+    const int64_t length = gain.best_length(guesses, replies);
+    return std::min(length, (options.max_rows - replies) / int64_t(guesses.size()));
   }
 
   // Replies first, one row each, then prompts in order of admission, a whole chunk at a time: where a prompt is cut depends on
   // nothing but the prompt, and with it every bit of the result.
   Plan plan_step() {
     Plan plan;
-    for (auto& s : running)
-      if (!s->in_prompt()) add_segment(plan, *s, {&s->reply.back(), 1}, true);
+    const int64_t checked = guess_all();
+    for (auto& s : running) {
+      if (s->in_prompt()) continue;
+      std::vector<int32_t> tokens{s->reply.back()};
+      const int64_t count = std::min(checked, int64_t(s->guess.tokens.size()));
+      tokens.insert(tokens.end(), s->guess.tokens.begin(), s->guess.tokens.begin() + count);
+      add_segment(plan, *s, tokens, 0);
+    }
+    plan.reply_rows = int64_t(plan.tokens.size());
     for (auto& s : running) {
       if (!s->in_prompt()) continue;
       const std::span<const int32_t> prompt = s->request.prompt;
       const int64_t at = s->kv.length, rows = std::min(options.prompt_chunk - at % options.prompt_chunk, int64_t(prompt.size()) - at);
       if (int64_t(plan.tokens.size()) + rows > options.max_rows) break;
-      add_segment(plan, *s, prompt.subspan(size_t(at), size_t(rows)), at + rows == int64_t(prompt.size()));
+      add_segment(plan, *s, prompt.subspan(size_t(at), size_t(rows)), at + rows == int64_t(prompt.size()) ? rows - 1 : rows);
     }
     return plan;
   }
@@ -117,6 +161,7 @@ struct Engine::State {
     const std::vector<float> unchanged = request.logprobs >= 0 ? std::vector(logits.begin(), logits.end()) : std::vector<float>{};
     Token token{sample(logits, request.sampling, request.prompt, s.reply, request.prompt.size() + s.reply.size()), {}};
     s.reply.push_back(token.id);
+    if (options.drafting != Drafting::off) s.lookup.add(token.id);
     how = Finish::stop;
     if (std::ranges::find(request.stop_tokens, token.id) != request.stop_tokens.end()) return true;
     if (request.logprobs >= 0) token.logprobs = logprobs(unchanged, token.id, request.logprobs);
@@ -125,16 +170,45 @@ struct Engine::State {
     return int64_t(s.reply.size()) >= request.max_tokens;
   }
 
+  // One token for certain, and another for each guess that it confirms; returns true when the reply has ended.
+  bool take_turn(Sequence& s, const Turn& turn, Mat<float> logits, Finish& how) {
+    if (s.reply.empty() && options.drafting != Drafting::off)
+      for (const int32_t token : s.request.prompt) s.lookup.add(token);
+    const Guess guess = std::exchange(s.guess, {});
+    const size_t before = s.reply.size();
+    int64_t accepted = 0;
+    bool ended = false;
+    for (;;) {
+      ended = advance(s, {logits.row(turn.first + accepted), size_t(logits.cols)}, how);
+      if (ended || accepted == turn.drafted || s.reply.back() != guess.tokens[size_t(accepted)]) break;
+      ++accepted;
+    }
+    s.kv.length -= turn.drafted - accepted;  // the rows of guesses that did not hold will be written over
+    drafts.drafted += turn.drafted;
+    drafts.accepted += accepted;
+    drafts.passes += turn.drafted > 0;
+    if (!guess.tokens.empty()) {  // a guess that was not checked is compared all the same, with the one token that came
+      int64_t tested = 0, right = 0;
+      for (size_t i = before; i < s.reply.size() && size_t(tested) < guess.tokens.size() && right == tested; ++i)
+        right += s.reply[i] == guess.tokens[size_t(tested++)];
+      gain.compared(guess.kind, tested, right);
+    }
+    return ended;
+  }
+
   bool step() {
     drop_cancelled();
     admit();
     const Plan plan = plan_step();
     if (plan.tokens.empty()) return false;
+    const auto start = std::chrono::steady_clock::now();
     const Mat<float> logits = forward(model, {plan.tokens, plan.segments, plan.wanted}, kv, scratch);
-    for (size_t i = 0; i < plan.samplers.size(); ++i) {
-      Sequence& s = *plan.samplers[i];
+    const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (plan.reply_rows == int64_t(plan.tokens.size())) gain.passed(plan.reply_rows, seconds);
+    for (const Turn& turn : plan.turns) {
+      Sequence& s = *turn.sequence;
       Finish how;
-      if (!advance(s, {logits.row(int64_t(i)), size_t(logits.cols)}, how)) continue;
+      if (!take_turn(s, turn, logits, how)) continue;
       const auto at = std::ranges::find(running, &s, &std::unique_ptr<Sequence>::get);
       const std::unique_ptr<Sequence> ended = std::move(*at);
       running.erase(at);
@@ -154,6 +228,8 @@ Engine::Engine(const Model& model, const EngineOptions& options) {
 Engine::~Engine() = default;
 
 int64_t Engine::cache_rows() const { return state_->rows(); }
+
+DraftFigures Engine::drafts() const { return state_->drafts; }
 
 uint64_t Engine::submit(Request request) {
   const ModelConfig& config = state_->model.config;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/dtype.h"
+#include "infer/draft.h"
 #include "infer/sampler.h"
 
 namespace hadal {
@@ -31,10 +32,12 @@ struct Request {
 };
 
 struct EngineOptions {
-  DType cache = DType::f16;    // i8: half of the bytes; f32: for exact comparison with a reference
-  int64_t cache_rows = 0;      // rows of all sequences together; 0: the model's context, less where memory is short
-  int64_t max_rows = 512;      // rows of one forward pass
-  int64_t prompt_chunk = 256;  // rows of one prompt per pass; boundaries are multiples of it, whatever the neighbours
+  DType cache = DType::f16;                 // i8: half of the bytes; f32: for exact comparison with a reference
+  int64_t cache_rows = 0;                   // rows of all sequences together; 0: the model's context, less where memory is short
+  int64_t max_rows = 512;                   // rows of one forward pass
+  int64_t prompt_chunk = 256;               // rows of one prompt per pass; boundaries are multiples of it, whatever the neighbours
+  Drafting drafting = Drafting::automatic;  // guesses are checked while that makes replies faster; it never changes them
+  double draft_gain = 1.03;                 // how much faster it must promise to be; 0: guesses are always checked
 };
 
 class Engine {  // one thread calls step(); submit and cancel may come from any thread
@@ -45,6 +48,7 @@ class Engine {  // one thread calls step(); submit and cancel may come from any 
   void cancel(uint64_t id);          // takes effect at the next step; unknown ids are ignored
   bool step();                       // schedule, forward, sample, deliver; false when there is nothing to do
   int64_t cache_rows() const;
+  DraftFigures drafts() const;  // so far; for the thread that calls step()
 
  private:
   struct State;

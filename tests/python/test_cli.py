@@ -381,6 +381,17 @@ def test_presets_print_the_published_totals(hadal):
     assert totals["v3"] == 671026419200
 
 
+def test_guesses_do_not_change_the_reply(hadal, llama):
+    prompt = ",".join(["5,6,7,8"] * 12)
+    for sampling in (GREEDY, ("--temperature", 0.5, "--seed", 3)):
+        common = ("generate", llama.model, "--prompt-ids", prompt, "--max-tokens", 60, *sampling, *NEVER_END, "--json")
+        answers = {how: json.loads(hadal.run(*common, "--draft", how).stdout) for how in ("off", "lookup", "auto")}
+        assert answers["off"]["ids"] == answers["lookup"]["ids"] == answers["auto"]["ids"]
+        assert answers["off"]["drafted"] == answers["off"]["accepted"] == 0
+        assert 0 <= answers["lookup"]["accepted"] <= answers["lookup"]["drafted"]
+    fails(hadal, 2, "--draft", "generate", llama.model, "-p", "x", "--draft", "sometimes")
+
+
 # bench, doctor, pull
 
 
