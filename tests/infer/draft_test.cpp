@@ -164,7 +164,7 @@ class Drafts : public testing::TestWithParam<NamedConfig> {
 TEST_P(Drafts, RepliesAreTheSame) {
   for (const DType type : {DType::f32, DType::bf16}) {
     const Model model = random_model(GetParam().config, type, 1);
-    for (const DType cache : {DType::f32, DType::f16})
+    for (const DType cache : {DType::f32, DType::f16, DType::i8})
       for (const int sequences : {1, 5}) {
         const Talk without = talk(model, options(Drafting::off, cache), sequences),
                    with = talk(model, options(Drafting::lookup, cache), sequences);
@@ -173,6 +173,17 @@ TEST_P(Drafts, RepliesAreTheSame) {
         EXPECT_GT(with.drafts.accepted, 0) << "guesses were made and held: otherwise this test shows nothing";
       }
   }
+}
+
+TEST_P(Drafts, AWrongGuessLosesNothingOfAWindow) {
+  ModelConfig config = GetParam().config;
+  if (config.indexer.heads > 0) return;                      // chooses its keys itself
+  config.attention_window = 20, config.attention_sinks = 3;  // a ring of two pages, round several times
+  const Model model = random_model(config, DType::f32, 1);
+  const auto longer = [](Request& request, int) { request.max_tokens = 300; };
+  const Talk with = talk(model, options(Drafting::lookup), 2, longer);
+  expect_same(talk(model, options(Drafting::off), 2, longer), with);
+  EXPECT_LT(with.drafts.accepted, with.drafts.drafted);
 }
 
 TEST_P(Drafts, AReplyEndsInsideAGuess) {
