@@ -178,7 +178,7 @@ TEST_P(Drafts, RepliesAreTheSame) {
 TEST_P(Drafts, AWrongGuessLosesNothingOfAWindow) {
   ModelConfig config = GetParam().config;
   if (config.indexer.heads > 0) return;                      // chooses its keys itself
-  config.attention_window = 20, config.attention_sinks = 3;  // a ring of two pages, round several times
+  config.attention_window = 60, config.attention_sinks = 3;  // a ring of two pages, round several times
   const Model model = random_model(config, DType::f32, 1);
   const auto longer = [](Request& request, int) { request.max_tokens = 300; };
   const Talk with = talk(model, options(Drafting::lookup), 2, longer);
