@@ -109,14 +109,9 @@ struct Engine::State {
     for (int64_t row = known; row < rows; ++row) plan.wanted.push_back(int32_t(first_row + row));
   }
 
-  // A wrong guess that began a page of a ring would have written over rows that are still seen.
-  int64_t rows_to_give_back(const Sequence& s) const {
-    bool ring = false;
-    for (int64_t layer = 0; layer < model.config.layers; ++layer) ring |= kv.mask(layer).window > 0;
-    return ring ? KvCache::page_rows - 1 - s.kv.length % KvCache::page_rows : KvCache::page_rows;
-  }
-
-  // How many tokens of each sequence's guess this pass checks. A reply of `max_tokens` has no row for more.
+  // How many tokens of each sequence's guess this pass checks. A reply of `max_tokens` has no row for more. A window's ring is at least a
+  // page longer than the window: a wrong guess writes over nothing that is still seen.
+  static_assert(Lookup::longest <= KvCache::page_rows);
   int64_t guess_all() {
     if (options.drafting == Drafting::off) return 0;
     std::vector<const Guess*> guesses;
@@ -124,7 +119,7 @@ struct Engine::State {
     for (auto& s : running) {
       if (s->in_prompt()) continue;
       ++replies;
-      s->guess = s->lookup.guess(std::min(s->request.max_tokens - int64_t(s->reply.size()) - 1, rows_to_give_back(*s)));
+      s->guess = s->lookup.guess(s->request.max_tokens - int64_t(s->reply.size()) - 1);
       if (!s->guess.tokens.empty()) guesses.push_back(&s->guess);
     }
     if (guesses.empty() || replies + int64_t(guesses.size()) > options.max_rows) return 0;

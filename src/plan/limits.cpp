@@ -18,8 +18,9 @@ class Counter {
   PhaseWork count() {
     const Weight& table = model_.params.embed;
     at(Phase::embed).bytes += rows_ * double(table.bytes()) / double(std::max<int64_t>(1, table.rows));
-    for (const Block<Weight>& block : model_.params.blocks) {
-      std::visit([&](const auto& w) { attention(w); }, block.attn);
+    for (int64_t layer = 0; layer < c_.layers; ++layer) {
+      const Block<Weight>& block = model_.params.blocks[size_t(layer)];
+      std::visit([&](const auto& w) { attention(w, visible(layer)); }, block.attn);
       std::visit([&](const auto& w) { feed_forward(w); }, block.ffn);
     }
     product(Phase::head, c_.tied_head ? table : model_.params.head, double(shape_.wanted));
@@ -34,25 +35,37 @@ class Counter {
     (is_packed(w.dtype) ? at(phase).integer_ops : at(phase).float_ops) += 2 * rows * double(w.rows) * double(w.cols);
   }
 
-  // ops: of one row and one key.
-  void keys(double ops, double most_keys) {
-    const double rows = double(shape_.rows), before = shape_.depth;
-    const double seen = rows * before + rows * (rows + 1) / 2;  // by the rows of one sequence, each up to its own
-    const double kept = std::min(seen, rows * most_keys);
-    at(Phase::attention).float_ops += double(shape_.sequences) * kept * ops;
-    at(Phase::attention).bytes += double(shape_.sequences) * std::min(before + rows, rows * most_keys) * row_bytes();
+  // The most keys that a row of the layer attends to.
+  double visible(int64_t layer) const {
+    const LayerMask mask = c_.mask_of(layer);
+    const double in_window = mask.window > 0 ? double(mask.window + mask.sinks) : INFINITY;
+    const double in_blocks = mask.top_blocks > 0 ? double(mask.top_blocks * KvCache::page_rows) : INFINITY;
+    return std::min(in_window, in_blocks);
+  }
+
+  // Keys attended to by the rows of one sequence, each up to its own and at most so many.
+  double pairs(double most) const {
+    const double rows = double(shape_.rows), few = std::clamp(most - shape_.depth, 0., rows);  // rows that see all there is
+    return few * shape_.depth + few * (few + 1) / 2 + (rows - few > 0 ? (rows - few) * most : 0);
+  }
+
+  // ops: of one row and one key; read: cached rows of one sequence.
+  void keys(double ops, double most, double read, bool integers) {
+    Work& work = at(Phase::attention);
+    (integers ? work.integer_ops : work.float_ops) += double(shape_.sequences) * pairs(most) * ops;
+    work.bytes += double(shape_.sequences) * std::min(shape_.depth + double(shape_.rows), read) * row_bytes();
   }
 
   double row_bytes() const { return double(KvCache::bytes_per_row(c_, cache_)) / double(c_.layers); }
 
-  void attention(const Gqa<Weight>& w) {
+  void attention(const Gqa<Weight>& w, double most) {
     for (const Weight* part : {&w.q, &w.k, &w.v}) product(Phase::qkv, *part, rows_);
-    keys(4 * double(c_.heads * c_.head_dim), INFINITY);
+    keys(4 * double(c_.heads * c_.head_dim), most, most + double(shape_.rows - 1), cache_ == DType::i8);
     product(Phase::out, w.o, rows_);
   }
 
   // Going into the latent space and out of it costs a row as much as expanding its own keys and values.
-  void attention(const Mla<Weight>& w) {
+  void attention(const Mla<Weight>& w, double most) {
     if (c_.q_rank == 0) {
       product(Phase::qkv, w.q, rows_);
     } else {
@@ -63,15 +76,15 @@ class Counter {
     product(Phase::latent, w.kv_up, rows_);
     const bool expands = shape_.rows >= model_.mla_expand_rows;
     const double width = expands ? double(c_.q_dim() + c_.v_dim) : double(2 * c_.kv_rank + c_.rope_dim);
+    const bool integers = cache_ == DType::i8 && !expands;
+    double read = most + double(shape_.rows - 1);
     if (c_.indexer.heads > 0) {
       for (const Weight* part : {&w.indexer.q_up, &w.indexer.key, &w.indexer.head_weights}) product(Phase::qkv, *part, rows_);
-      keys(2 * double(c_.heads) * width, double(c_.indexer.keys));
-      const double rows = double(shape_.rows);
-      at(Phase::attention).float_ops +=
-          double(shape_.sequences) * (rows * shape_.depth + rows * (rows + 1) / 2) * 2 * double(c_.indexer.heads * c_.indexer.dim);
-    } else {
-      keys(2 * double(c_.heads) * width, INFINITY);
+      at(Phase::attention).float_ops += double(shape_.sequences) * pairs(INFINITY) * 2 * double(c_.indexer.heads * c_.indexer.dim);
+      most = std::min(most, double(c_.indexer.keys));
+      read = double(shape_.rows) * most;  // each row chooses its own
     }
+    keys(2 * double(c_.heads) * width, most, read, integers);
     product(Phase::out, w.o, rows_);
   }
 

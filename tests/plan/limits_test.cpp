@@ -52,6 +52,29 @@ TEST(Limits, APromptIsATriangle) {
   EXPECT_EQ(at(work, Phase::mlp).float_ops, 100 * 2 * 2 * 3 * 30 * 45);
 }
 
+TEST(Limits, AWindowHidesTheRest) {
+  Model model = small("gqa");
+  const double op = 3 * 20 * 2;  // of one row and one key in one layer
+  model.config.attention_window = 10, model.config.attention_sinks = 2;
+  EXPECT_EQ(at(work_of(model, DType::f16, {.depth = 99}), Phase::attention).float_ops, 2 * 12 * op);
+  EXPECT_EQ(at(work_of(model, DType::f16, {.depth = 99}), Phase::attention).bytes, 2 * 12 * 20 * 2);
+  EXPECT_EQ(at(work_of(model, DType::f16, {.depth = 5}), Phase::attention).float_ops, 2 * 6 * op) << "a window that is not full";
+  EXPECT_EQ(at(work_of(model, DType::f16, {.rows = 100}), Phase::attention).float_ops, 2 * (12 * 13 / 2 + 88 * 12) * op);
+  EXPECT_EQ(at(work_of(model, DType::f16, {.rows = 4, .depth = 50}), Phase::attention).bytes, 2 * (12 + 3) * 20 * 2);
+  model.config.attention_window = model.config.attention_sinks = 0;
+  model.config.attention_top_blocks = 1;
+  EXPECT_EQ(at(work_of(model, DType::f16, {.depth = 999}), Phase::attention).float_ops, 2 * 64 * op);
+}
+
+TEST(Limits, AnInt8CacheIsReadAndMultipliedAsSuch) {
+  const Model model = small("gqa");
+  const PhaseWork all = work_of(model, DType::i8, {.depth = 99});
+  const Work& work = at(all, Phase::attention);
+  EXPECT_EQ(work.bytes, 2 * 100 * 2 * (12 + 4)) << "10 columns take 12, and a scale";
+  EXPECT_EQ(work.integer_ops, 2 * 100 * 3 * 20 * 2);
+  EXPECT_EQ(work.float_ops, 0);
+}
+
 TEST(Limits, OnlyTheChosenExpertsAreRead) {
   const Model model = small("moe");  // 5 experts of 14, 2 active, 2 shared, two layers of three
   const double expert = 3 * 14 * 30;
