@@ -25,6 +25,7 @@ struct Options {
   std::vector<int64_t> prompts{128, 512}, depths{0}, batches{1};
   int64_t generate = 32, repeat = 3;
   FeedingOptions feeding;
+  WeightOptions weights;
   bool profile = false, json = false;
 };
 
@@ -124,10 +125,10 @@ void run(const Options& options) {
   if (options.model.empty() == options.preset.empty()) throw CLI::ValidationError("expected a MODEL or --preset NAME, one of the two");
   Model model;
   if (!options.preset.empty()) {
-    model = random_model(preset(options.preset), DType::bf16, 1);
+    model = random_model(preset(options.preset), recipe_of(options.weights), 1);
   } else {
     const ModelSource source = open_model(options.model);
-    model = load_model(source.config(), source.checkpoint());
+    model = load_model(source, source.config(), options.weights);
   }
   InterruptGuard guard;
   MeasureOptions how{.cache = options.feeding.cache_for(model), .chunk = options.feeding.chunk, .repeats = options.repeat};
@@ -202,6 +203,7 @@ by the peak of the unit that does them, whichever takes longer.)");
   command->add_option("--repeat", options->repeat, "runs that count")->check(CLI::Range(1, 1000))->type_name("N")->capture_default_str();
   command->add_flag("--profile", options->profile, "one token and one prefill, phase by phase");
   add_feeding(command, options->feeding);
+  add_weights(command, options->weights);
   add_threads(command);
   add_json(command, options->json);
   command->callback([options] { run(*options); });

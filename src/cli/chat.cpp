@@ -24,6 +24,7 @@ struct Options {
   SamplingOptions sampling;
   FeedingOptions feeding;
   Drafting drafting = Drafting::automatic;
+  WeightOptions weights;
   int64_t max_tokens = 4096, context = 0;
 };
 
@@ -52,7 +53,7 @@ class Chat {
         template_(template_of(source_)),
         tokenizer_(source_.tokenizer()),
         sampling_(sampling_for(options.sampling, source_.path())),
-        model_(load(source_, sampling_)),
+        model_(load(source_, sampling_, options.weights)),
         engine_(model_, engine_options(options, model_)),
         editor_(cache_folder() / "chat_history") {
     conversation_.system = options.system;
@@ -84,10 +85,10 @@ class Chat {
   }
 
  private:
-  static Model load(const ModelSource& source, const Sampling& sampling) {
+  static Model load(const ModelSource& source, const Sampling& sampling, const WeightOptions& weights) {
     const ModelConfig config = source.config();
     sampling.check(config.vocab);
-    return load_model(config, source.checkpoint());
+    return load_model(source, config, weights);
   }
 
   int64_t room() const { return std::min(engine_.cache_rows(), model_.config.context); }
@@ -249,6 +250,7 @@ Reasoning is shown dimmed. What you type is kept in chat_history in the cache fo
   add_sampling(command, options->sampling);
   add_feeding(command, options->feeding);
   add_draft(command, options->drafting);
+  add_weights(command, options->weights);
   add_threads(command);
   command->callback([options] { Chat(*options).run(); });
 }

@@ -24,6 +24,7 @@ struct Options {
   SamplingOptions sampling;
   FeedingOptions feeding;
   Drafting drafting = Drafting::automatic;
+  WeightOptions weights;
   int64_t max_tokens = 512, logprobs = -1;
   bool raw = false, ids = false, json = false;
 };
@@ -100,7 +101,7 @@ void run(const Options& options) {
   const ModelConfig config = source.config();
   const Tokenizer tokenizer = source.tokenizer();
   const CompletionRequest request = request_for(options, source, config, tokenizer);
-  const Model model = load_model(config, source.checkpoint());
+  const Model model = load_model(source, config, options.weights);
   EngineOptions engine_options;
   engine_options.cache = options.feeding.cache_for(model);
   engine_options.max_rows = std::max(options.feeding.chunk, int64_t(1));
@@ -165,6 +166,7 @@ model continues. The reply is written to standard output as it comes, figures to
   add_sampling(command, options->sampling);
   add_feeding(command, options->feeding);
   add_draft(command, options->drafting);
+  add_weights(command, options->weights);
   add_threads(command);
   add_json(command, options->json);
   command->callback([options] { run(*options); });

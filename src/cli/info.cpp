@@ -12,6 +12,7 @@
 #include "cli/output.h"
 #include "core/error.h"
 #include "infer/kv_cache.h"
+#include "model/part_names.h"
 #include "model/presets.h"
 
 namespace hadal {
@@ -23,25 +24,6 @@ struct Options {
   std::string model;
   bool json = false;
 };
-
-// Parts in the order in which they are shown.
-constexpr std::string_view parts[] = {"embedding", "attention", "dense feed-forward", "experts", "shared experts", "router",
-                                      "norms",     "head",      "draft layers",       "other"};
-
-std::string_view part_of(std::string_view name, int64_t layers) {
-  const auto has = [&](std::string_view what) { return name.find(what) != name.npos; };
-  constexpr std::string_view prefix = "model.layers.";
-  if (name.starts_with("model.embed_tokens.")) return "embedding";
-  if (name.starts_with("lm_head.")) return "head";
-  if (name.starts_with(prefix) && std::atoll(std::string(name.substr(prefix.size(), 9)).c_str()) >= layers) return "draft layers";
-  if (has("norm.")) return "norms";
-  if (has(".self_attn.")) return "attention";
-  if (has(".mlp.experts.")) return "experts";
-  if (has(".mlp.shared_experts.")) return "shared experts";
-  if (has(".mlp.gate.")) return "router";
-  if (has(".mlp.")) return "dense feed-forward";
-  return "other";
-}
 
 struct Stored {
   int64_t values = 0, bytes = 0;
@@ -172,7 +154,7 @@ void print_table(const ModelSource& source, const Facts& facts, const TextSide& 
 
   heading("Stored weights");
   rows = {{"part", "values", "bytes", "share"}};
-  for (const std::string_view part : parts) {
+  for (const std::string_view part : part_names) {
     const auto at = facts.by_part.find(part);
     if (at == facts.by_part.end()) continue;
     rows.push_back({std::string(part), with_commas(at->second.values), as_bytes(double(at->second.bytes)),

@@ -50,6 +50,7 @@ int run(int argc, char** argv) {
   hadal::add_detokenize(app);
   hadal::add_logits(app);
   hadal::add_perplexity(app);
+  hadal::add_quantize(app);
   hadal::add_bench(app);
   hadal::add_models(app);
   hadal::add_presets(app);

@@ -15,9 +15,11 @@
 #include <iterator>
 #include <map>
 
+#include "cli/progress.h"
 #include "core/error.h"
 #include "core/pool.h"
 #include "eval/logits.h"
+#include "infer/model.h"
 
 namespace hadal {
 namespace {
@@ -127,6 +129,45 @@ void add_draft(CLI::App* command, Drafting& drafting) {
       ->check(CLI::IsMember({"off", "lookup", "mtp", "auto"}))
       ->type_name("off|lookup|mtp|auto")
       ->default_str("auto");
+}
+
+std::string WeightOptions::text() const {
+  std::string line = weights;
+  for (const std::string& k : keep) line += " --keep " + k;
+  return line;
+}
+
+CLI::Option* add_weights(CLI::App* command, WeightOptions& options) {
+  command
+      ->add_option("--keep", options.keep, "other types for weights whose names match, like '*.o_proj.weight=w8'; the first match counts")
+      ->type_name("PATTERN=TYPE");
+  return command
+      ->add_option("--weights", options.weights,
+                   "the type of matrices: w8, w4, w3, w2 (packed; few bits for most, more where that pays), f32, f16 or bf16")
+      ->check(CLI::IsMember({"w8", "w4", "w3", "w2", "f32", "f16", "bf16"}))
+      ->type_name("TYPE");
+}
+
+Recipe recipe_of(const WeightOptions& options) {
+  Recipe recipe;
+  if (!options.weights.empty()) recipe.weights = parse_weight_type(options.weights);
+  if (!options.keep.empty() && !recipe.weights) throw Error("--keep says what is kept from being packed: expected --weights beside it");
+  for (const std::string& text : options.keep) {
+    const size_t equals = text.rfind('=');
+    if (equals == std::string::npos || equals == 0) throw Error("--keep {}: expected PATTERN=TYPE, like '*.o_proj.weight=w8'", text);
+    recipe.keep.emplace_back(text.substr(0, equals), parse_weight_type(text.substr(equals + 1)));
+  }
+  return recipe;
+}
+
+Model load_model(const ModelSource& source, const ModelConfig& config, const WeightOptions& weights) {
+  LoadOptions options{.recipe = recipe_of(weights), .experts_on_disk = false, .progress = {}};
+  std::optional<Progress> progress;
+  if (options.recipe.weights) {
+    progress.emplace("packing", "weights");
+    options.progress = [&](int64_t done, int64_t all) { progress->update(done, all); };
+  }
+  return load_model(config, source.checkpoint(), options);
 }
 
 ModelSource open_model(const std::string& reference) { return ModelSource(resolve_model(reference)); }

@@ -7,6 +7,7 @@
 
 #include "core/dtype.h"
 #include "infer/draft.h"
+#include "infer/recipe.h"
 #include "model/source.h"
 
 namespace CLI {
@@ -43,6 +44,16 @@ struct FeedingOptions {  // how the forward pass is fed
 void add_feeding(CLI::App* command, FeedingOptions& options);
 
 void add_draft(CLI::App* command, Drafting& drafting);  // --draft
+
+struct WeightOptions {            // --weights, --keep
+  std::string weights;            // "": as stored
+  std::vector<std::string> keep;  // PATTERN=TYPE
+  std::string text() const;       // both, as a line
+};
+CLI::Option* add_weights(CLI::App* command, WeightOptions& options);
+Recipe recipe_of(const WeightOptions& options);  // Error: a pattern without a type, an unknown type
+// With a line of progress while weights are packed.
+Model load_model(const ModelSource& source, const ModelConfig& config, const WeightOptions& weights);
 
 ModelSource open_model(const std::string& reference);
 

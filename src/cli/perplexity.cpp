@@ -21,6 +21,7 @@ struct Options {
   std::string model;
   TextOptions text;
   FeedingOptions feeding;
+  WeightOptions weights;
   int64_t context = 512, max_windows = 0;
   bool json = false;
 };
@@ -30,7 +31,7 @@ void run(const Options& options) {
   const ModelConfig config = source.config();
   const Tokenizer tokenizer = source.tokenizer();
   const std::vector<int32_t> tokens = raw_prompt(tokenizer, read_text(options.text)).tokens;
-  const Model model = load_model(config, source.checkpoint());
+  const Model model = load_model(source, config, options.weights);
   PerplexityOptions how;
   how.context = options.context;
   how.max_windows = options.max_windows;
@@ -79,6 +80,7 @@ Definition:
       ->type_name("N")
       ->capture_default_str();
   add_feeding(command, options->feeding);
+  add_weights(command, options->weights);
   add_threads(command);
   add_json(command, options->json);
   command->callback([options] { run(*options); });

@@ -1,10 +1,12 @@
 // A model ready to run.
 #pragma once
+#include <functional>
 #include <memory>
 #include <vector>
 
 #include "core/mat.h"
 #include "core/memory.h"
+#include "infer/recipe.h"
 #include "model/checkpoint.h"
 #include "model/config.h"
 #include "model/params.h"
@@ -26,9 +28,18 @@ struct Model {  // immutable after loading; any number of engines may share one
   std::shared_ptr<ExpertStore> experts;                  // reads the routed experts when they do not fit in memory; null: they do
 };
 
-// f32, f16 and bf16 weights stay where they are mapped; other types are expanded (see load.cpp).
+struct LoadOptions {
+  Recipe recipe;                                            // packs or converts matrices on the way
+  bool experts_on_disk = false;                             // no byte of a packed routed expert is looked at
+  std::function<void(int64_t done, int64_t all)> progress;  // weights; may be empty
+};
+
+// Packed, f32, f16 and bf16 weights stay where they are mapped; other types are expanded (see load.cpp).
 // Error: names the tensor that is missing, extra or misshaped, expected and found.
-Model load_model(const ModelConfig& config, const Checkpoint& checkpoint);
-Model random_model(const ModelConfig& config, DType type, uint64_t seed);  // for benchmarks without a checkpoint
+Model load_model(const ModelConfig& config, const Checkpoint& checkpoint, const LoadOptions& options = {});
+
+// For benchmarks without a checkpoint: activations stay of sane size. What the recipe leaves open becomes bf16.
+Model random_model(const ModelConfig& config, const Recipe& recipe, uint64_t seed);
+Model random_model(const ModelConfig& config, DType type, uint64_t seed);
 
 }  // namespace hadal

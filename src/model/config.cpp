@@ -195,17 +195,31 @@ RopeScaling scaling_of(const Reader& in) {
   if (name == "linear") return RopeScaling::linear;
   if (name == "llama3") return RopeScaling::llama3;
   if (name == "yarn") return RopeScaling::yarn;
-  in.fail(key, "one of default, linear, llama3, yarn");
+  if (name == "table") return RopeScaling::table;  // ours: what GGUF files hold in place of llama3's numbers
+  in.fail(key, "one of default, linear, llama3, yarn, table");
 }
 
 void check_rope_keys(const Reader& in) {
   static constexpr const char* known[] = {
       "type",        "rope_type",       "rope_theta",       "factor",    "original_max_position_embeddings",
       "mscale",      "mscale_all_dim",  "beta_fast",        "beta_slow", "attention_factor",
-      "attn_factor", "low_freq_factor", "high_freq_factor", "truncate",  "partial_rotary_factor"};
+      "attn_factor", "low_freq_factor", "high_freq_factor", "truncate",  "partial_rotary_factor",
+      "divisors"};
   for (const auto& [key, value] : in.object().items())
     if (!value.is_null() && std::find(std::begin(known), std::end(known), key) == std::end(known)) in.fail(key.c_str(), "no such key");
   if (!in.flag("truncate", true)) in.fail("truncate", "true");
+}
+
+void read_divisors(const Reader& in, ModelConfig& c) {
+  const char* key = "divisors";
+  const Json& list = in[key];
+  const std::string expected = fmt::format("a list of {} numbers above 0", c.rotated_dim() / 2);
+  if (!list.is_array() || int64_t(list.size()) != c.rotated_dim() / 2) in.fail(key, expected);
+  for (const Json& value : list) {
+    const float divisor = value.is_number() ? value.get<float>() : 0;
+    if (!(divisor > 0 && std::isfinite(divisor))) in.fail(key, expected);
+    c.rope.divisors.push_back(divisor);
+  }
 }
 
 YarnScales read_rope(const Reader& top, ModelConfig& c) {
@@ -224,8 +238,9 @@ YarnScales read_rope(const Reader& top, ModelConfig& c) {
   const Reader& theta = in.has("rope_theta") ? in : top;
   rope.theta = float(theta.real("rope_theta", 1e-3, 1e18, 10000));
   const bool mla = c.attention == AttentionKind::mla;
-  rope.layout = mla && top.flag("rope_interleave", true) ? RopeLayout::pairs : RopeLayout::halves;
+  rope.layout = top.flag("rope_interleave", mla) ? RopeLayout::pairs : RopeLayout::halves;
   if (rope.scaling == RopeScaling::none) return {};
+  if (rope.scaling == RopeScaling::table) return read_divisors(in, c), YarnScales{};
 
   rope.factor = float(in.real("factor", 1e-3, 1e9));
   if (rope.scaling == RopeScaling::linear) return {};
@@ -291,7 +306,11 @@ void read_quantization(const Reader& top, ModelConfig& c) {
   const Reader in(object, empty, top.where(), "quantization_config.");
   const std::string method = in.word("quant_method", "none");
   if (method == "none") return;
-  if (method != "fp8") in.fail("quant_method", "fp8 or none");
+  if (method == "hadal") {  // docs/formats.md
+    in.integer("format", 1, 1);
+    return;
+  }
+  if (method != "fp8") in.fail("quant_method", "fp8, hadal or none");
   if (in.word("fmt", "e4m3") != "e4m3") in.fail("fmt", "\"e4m3\"");
   const Json& block = in["weight_block_size"];
   const auto size = [&](size_t i) { return block[i].is_number_integer() ? block[i].get<int64_t>() : 0; };
@@ -347,6 +366,7 @@ ModelConfig parse_config(const std::string& json, const std::string& generation_
     add_end_tokens(Reader(generation, empty, beside), c.end_tokens);
   }
   set_attention_scale(c, yarn);
+  c.attention_scale = float(in.real("attention_scale", 1e-9, 1e9, double(c.attention_scale)));  // ours: GGUF files keep no mscale
   check_config(c, where);
   return c;
 }

@@ -194,6 +194,7 @@ void Gguf::parse(std::span<const std::byte> bytes) {
     const std::string key(read_string(in, "a metadata key", longest_name));
     if (!metadata_.try_emplace(key, read_value(in, key)).second) throw Error("{}: metadata key {} is there twice", where, key);
   }
+  head_ = bytes.first(in.at());
   const auto alignment = uint64_t(integer("general.alignment", 32));
   if (alignment > widest_alignment || !std::has_single_bit(alignment))
     throw Error("{}: general.alignment: expected a power of two up to {}, found {}", where, widest_alignment, int64_t(alignment));
@@ -258,6 +259,13 @@ std::string Gguf::architecture() const {
   const std::string* name = text("general.architecture");
   if (!name) throw Error("{}: expected a string under the key general.architecture, found none", path_.string());
   return *name;
+}
+
+std::string Gguf::metadata_alone() const {
+  std::string text(reinterpret_cast<const char*>(head_.data()), head_.size());
+  constexpr size_t count_at = 8, count_bytes = 8;  // of tensors, behind magic and version
+  std::fill_n(text.begin() + count_at, count_bytes, '\0');
+  return text;
 }
 
 Checkpoint Gguf::checkpoint() const {

@@ -36,7 +36,8 @@ class Gguf {
   const std::vector<std::string>* texts(const std::string& key) const;
   const std::vector<int64_t>* integers(const std::string& key) const;  // an array of booleans reads as 0 and 1
   const std::vector<double>* reals(const std::string& key) const;
-  std::string architecture() const;  // general.architecture
+  std::string architecture() const;    // general.architecture
+  std::string metadata_alone() const;  // a GGUF file of the same metadata without tensors
 
   // Published names; expert stacks sliced, split kv_b joined. A tensor without a published name keeps its own; rope_freqs
   // is no weight and left out (config_of reads it from stored()). Rows of q and k stay as they are stored.
@@ -50,6 +51,7 @@ class Gguf {
   std::shared_ptr<const MappedFile> file_;  // null when it was in memory already
   std::filesystem::path path_;
   std::map<std::string, GgufValue> metadata_;
+  std::span<const std::byte> head_;  // up to the end of the metadata
   std::map<std::string, StoredTensor> stored_;
 };
 

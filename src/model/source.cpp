@@ -56,7 +56,12 @@ ModelConfig ModelSource::config() const { return gguf_ ? config_of(*gguf_) : rea
 
 Checkpoint ModelSource::checkpoint() const { return gguf_ ? gguf_->checkpoint() : open_checkpoint(path_); }
 
-Tokenizer ModelSource::tokenizer() const { return gguf_ ? Tokenizer::from_gguf(*gguf_) : Tokenizer::from_folder(path_); }
+Tokenizer ModelSource::tokenizer() const {
+  if (gguf_) return Tokenizer::from_gguf(*gguf_);
+  // What `hadal quantize` keeps of a GGUF file: its metadata alone.
+  if (const fs::path own = path_ / "tokenizer.gguf"; present(own)) return Tokenizer::from_gguf(Gguf(own));
+  return Tokenizer::from_folder(path_);
+}
 
 std::optional<ChatTemplate> ModelSource::chat_template() const {
   if (gguf_) {

@@ -31,6 +31,7 @@ class ModelSource {
   Checkpoint checkpoint() const;
   Tokenizer tokenizer() const;
   std::optional<ChatTemplate> chat_template() const;  // empty: a base model
+  const Gguf* gguf() const { return gguf_.get(); }    // null for a folder
  private:
   std::filesystem::path path_;
   std::shared_ptr<const Gguf> gguf_;  // null for a folder
