@@ -53,7 +53,7 @@ class Chat {
         template_(template_of(source_)),
         tokenizer_(source_.tokenizer()),
         sampling_(sampling_for(options.sampling, source_.path())),
-        model_(load(source_, sampling_, options.weights)),
+        model_(load(source_, sampling_, options)),
         engine_(model_, engine_options(options, model_)),
         editor_(cache_folder() / "chat_history") {
     conversation_.system = options.system;
@@ -85,10 +85,10 @@ class Chat {
   }
 
  private:
-  static Model load(const ModelSource& source, const Sampling& sampling, const WeightOptions& weights) {
+  static Model load(const ModelSource& source, const Sampling& sampling, const Options& options) {
     const ModelConfig config = source.config();
     sampling.check(config.vocab);
-    return load_model(source, config, weights);
+    return load_model(source, config, options.weights, options.drafting);
   }
 
   int64_t room() const { return std::min(engine_.cache_rows(), model_.config.context); }

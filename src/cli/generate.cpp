@@ -101,7 +101,7 @@ void run(const Options& options) {
   const ModelConfig config = source.config();
   const Tokenizer tokenizer = source.tokenizer();
   const CompletionRequest request = request_for(options, source, config, tokenizer);
-  const Model model = load_model(source, config, options.weights);
+  const Model model = load_model(source, config, options.weights, options.drafting);
   EngineOptions engine_options;
   engine_options.cache = options.feeding.cache_for(model);
   engine_options.max_rows = std::max(options.feeding.chunk, int64_t(1));

@@ -134,9 +134,8 @@ void print_table(const ModelSource& source, const Facts& facts, const TextSide& 
   rows.push_back({"family", c.family});
   rows.push_back({"parameters", with_commas(facts.parameters.total)});
   if (facts.parameters.active != facts.parameters.total) rows.push_back({"  active per token", with_commas(facts.parameters.active)});
-  rows.push_back({"layers", c.draft_layers > 0 ? fmt::format("{}, and {} for drafting that {} not run", c.layers, c.draft_layers,
-                                                             c.draft_layers == 1 ? "is" : "are")
-                                               : std::to_string(c.layers)});
+  rows.push_back(
+      {"layers", c.draft_layers > 0 ? fmt::format("{}, and {} for guessing tokens", c.layers, c.draft_layers) : std::to_string(c.layers)});
   rows.push_back({"width", with_commas(c.dim)});
   rows.push_back({"attention", attention_line(c)});
   rows.push_back({"feed-forward", feed_forward_line(c)});

@@ -123,9 +123,8 @@ void add_draft(CLI::App* command, Drafting& drafting) {
   command
       ->add_option_function<std::string>(
           "--draft", [&drafting](const std::string& name) { drafting = names.at(name); },
-          "guess tokens and check several in one pass, while that is faster; the reply is the same. lookup: from what followed the same "
-          "words "
-          "before; mtp: with the checkpoint's draft layer; auto: either")
+          "guess tokens and check several in one pass, while that is faster; the reply is the same. lookup: what followed the same words "
+          "before; mtp: the checkpoint's draft layer; auto: either")
       ->check(CLI::IsMember({"off", "lookup", "mtp", "auto"}))
       ->type_name("off|lookup|mtp|auto")
       ->default_str("auto");
@@ -160,14 +159,27 @@ Recipe recipe_of(const WeightOptions& options) {
   return recipe;
 }
 
-Model load_model(const ModelSource& source, const ModelConfig& config, const WeightOptions& weights) {
+namespace {
+// Loads the draft layer too, where it is wanted and the checkpoint has one.
+void choose_draft(ModelConfig& config, const Checkpoint& checkpoint, Drafting drafting) {
+  if (drafting != Drafting::mtp && drafting != Drafting::automatic) return;
+  const std::string layer = fmt::format("model.layers.{}.eh_proj.weight", config.layers);
+  config.load_draft = config.draft_layers > 0 && checkpoint.tensors.contains(layer);
+  if (!config.load_draft && drafting == Drafting::mtp)
+    throw Error("--draft mtp: this checkpoint has no draft layer (no tensor {}); `--draft lookup` needs none", layer);
+}
+}  // namespace
+
+Model load_model(const ModelSource& source, ModelConfig config, const WeightOptions& weights, Drafting drafting) {
+  const Checkpoint checkpoint = source.checkpoint();
+  choose_draft(config, checkpoint, drafting);
   LoadOptions options{.recipe = recipe_of(weights), .experts_on_disk = false, .progress = {}};
   std::optional<Progress> progress;
   if (options.recipe.weights) {
     progress.emplace("packing", "weights");
     options.progress = [&](int64_t done, int64_t all) { progress->update(done, all); };
   }
-  return load_model(config, source.checkpoint(), options);
+  return load_model(config, checkpoint, options);
 }
 
 ModelSource open_model(const std::string& reference) { return ModelSource(resolve_model(reference)); }

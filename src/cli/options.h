@@ -52,8 +52,9 @@ struct WeightOptions {            // --weights, --keep
 };
 CLI::Option* add_weights(CLI::App* command, WeightOptions& options);
 Recipe recipe_of(const WeightOptions& options);  // Error: a pattern without a type, an unknown type
-// With a line of progress while weights are packed.
-Model load_model(const ModelSource& source, const ModelConfig& config, const WeightOptions& weights);
+// With a line of progress while weights are packed; with the checkpoint's draft layer where that is wanted and there is one. Error: mtp,
+// and there is none.
+Model load_model(const ModelSource& source, ModelConfig config, const WeightOptions& weights, Drafting drafting = Drafting::off);
 
 ModelSource open_model(const std::string& reference);
 

@@ -62,6 +62,15 @@ void DraftGain::passed(int64_t rows, double seconds) {
   cost.when = pass_;
 }
 
+void DraftGain::layer_passed(double seconds) {
+  layer_seconds_ = layer_seconds_ == 0 ? seconds : layer_seconds_ + 0.2 * (std::min(seconds, 2 * layer_seconds_) - layer_seconds_);
+}
+
+bool DraftGain::layer_pays(int64_t sequences) const {
+  const double alone = seconds_of(sequences), with = std::max(seconds_of(2 * sequences), alone) + layer_seconds_;
+  return alone <= 0 || (1 + chance(layer_kind)) * alone > least_gain_ * with;
+}
+
 // What was measured lately for the most rows up to these; what is not known is hoped to be as cheap and will be measured when it is tried.
 double DraftGain::seconds_of(int64_t rows) const {
   constexpr int64_t lately = 256;

@@ -37,7 +37,7 @@ class Lookup {
 // What guesses have been worth in this engine: how often those of each kind hold, and what passes of so many rows cost.
 class DraftGain {
  public:
-  static constexpr int kinds = Lookup::kinds + 1, most_rows = 64;
+  static constexpr int kinds = Lookup::kinds + 1, layer_kind = Lookup::kinds, most_rows = 64;
   explicit DraftGain(double least_gain = 1.03) : least_gain_(least_gain) {}  // how much faster it must promise to be; 0: guess always
   // `right` of the guess's first tokens agreed with the reply, `tested` were compared.
   void compared(int kind, int64_t tested, int64_t right);
@@ -45,7 +45,9 @@ class DraftGain {
   // How many tokens of each guess to check in a pass of `sequences` replies: at most so many that the tokens per second expected are the
   // greatest. 0: a pass of its own for each token is better.
   int64_t best_length(std::span<const Guess* const> guesses, int64_t sequences) const;
-  double chance(int kind) const;  // that a guessed token holds when those before it do
+  double chance(int kind) const;             // that a guessed token holds when those before it do
+  void layer_passed(double seconds);         // the draft layer, one guess for each of some replies
+  bool layer_pays(int64_t sequences) const;  // its guesses are worth its own time too
 
  private:
   struct Cost {
@@ -56,6 +58,7 @@ class DraftGain {
   double least_gain_;
   std::array<double, kinds> right_{}, tested_{};
   std::array<Cost, most_rows + 1> cost_{};
+  double layer_seconds_ = 0;
   int64_t pass_ = 0;
 };
 

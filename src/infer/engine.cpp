@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "infer/draft_layer.h"
 #include "infer/forward.h"
 
 namespace hadal {
@@ -19,8 +20,15 @@ struct Sequence {
   Request request;
   std::vector<int32_t> reply;
   KvRows kv;
-  Lookup lookup;  // of prompt and reply, once the prompt is read
-  Guess guess;    // of the tokens behind the reply
+  Lookup lookup;                     // of prompt and reply, once the prompt is read
+  Guess guess;                       // of the tokens behind the reply
+  int64_t drafted_rows = 0;          // rows that the draft layer has seen; -1: it sees no more of this sequence
+  int32_t draft = -1;                // the draft layer's guess at the next token; -1: none
+  int64_t first_row = -1, from = 0;  // of this pass; the position of the first; -1: not in it
+  int32_t token(int64_t i) const {
+    const int64_t before = int64_t(request.prompt.size());
+    return i < before ? request.prompt[size_t(i)] : reply[size_t(i - before)];
+  }
   int64_t rows_needed() const { return int64_t(request.prompt.size()) + request.max_tokens; }
   bool in_prompt() const { return kv.length < int64_t(request.prompt.size()); }
 };
@@ -102,11 +110,20 @@ struct Engine::State {
   // The logits behind the first `known` tokens are not wanted; the tokens from there on are guesses.
   void add_segment(Plan& plan, Sequence& s, std::span<const int32_t> tokens, int64_t known) {
     const int64_t first_row = int64_t(plan.tokens.size()), rows = int64_t(tokens.size());
+    s.first_row = first_row, s.from = s.kv.length;
     plan.segments.push_back({&s.kv, first_row, rows, s.kv.length});
     plan.tokens.insert(plan.tokens.end(), tokens.begin(), tokens.end());
     if (known == rows) return;
     plan.turns.push_back({&s, int64_t(plan.wanted.size()), rows - known - 1});
     for (int64_t row = known; row < rows; ++row) plan.wanted.push_back(int32_t(first_row + row));
+  }
+
+  Guess guess_for(const Sequence& s) const {
+    const int64_t most = s.request.max_tokens - int64_t(s.reply.size()) - 1;
+    Guess guess = options.drafting == Drafting::mtp ? Guess{} : s.lookup.guess(most);
+    if (s.draft < 0 || most < 1) return guess;
+    if (!guess.tokens.empty() && gain.chance(guess.kind) >= gain.chance(DraftGain::layer_kind)) return guess;
+    return {{s.draft}, DraftGain::layer_kind};
   }
 
   // How many tokens of each sequence's guess this pass checks. A reply of `max_tokens` has no row for more. A window's ring is at least a
@@ -119,7 +136,7 @@ struct Engine::State {
     for (auto& s : running) {
       if (s->in_prompt()) continue;
       ++replies;
-      s->guess = s->lookup.guess(s->request.max_tokens - int64_t(s->reply.size()) - 1);
+      s->guess = guess_for(*s);
       if (!s->guess.tokens.empty()) guesses.push_back(&s->guess);
     }
     if (guesses.empty() || replies + int64_t(guesses.size()) > options.max_rows) return 0;
@@ -131,6 +148,7 @@ struct Engine::State {
   // nothing but the prompt, and with it every bit of the result.
   Plan plan_step() {
     Plan plan;
+    for (auto& s : running) s->first_row = -1;
     const int64_t checked = guess_all();
     for (auto& s : running) {
       if (s->in_prompt()) continue;
@@ -191,6 +209,41 @@ struct Engine::State {
     return ended;
   }
 
+  // The draft layer sees every row that this pass has made sure of, and guesses the token behind the next one of each reply.
+  void run_draft_layer(const Plan& plan) {
+    if (model.params.drafts.empty() || model.experts || options.drafting == Drafting::off || options.drafting == Drafting::lookup) return;
+    const bool replies_only = plan.reply_rows == int64_t(plan.tokens.size());
+    const bool pays = gain.layer_pays(std::max<int64_t>(1, int64_t(plan.turns.size())));
+    std::vector<int32_t> tokens, hidden, wanted;
+    std::vector<Segment> segments;
+    std::vector<Sequence*> replies;
+    for (auto& s : running) {
+      s->draft = -1;
+      const int64_t rows = s->kv.length - s->from;
+      // Now and then a sequence is seen through though it does not pay, to learn whether it would by now.
+      if (replies_only && !pays && s->id % 16 != 0) s->drafted_rows = -1;
+      if (s->first_row < 0 || s->drafted_rows != s->from) continue;
+      segments.push_back({&s->kv, int64_t(tokens.size()), rows, s->from});
+      for (int64_t i = 0; i < rows; ++i) {
+        tokens.push_back(s->token(s->from + i + 1));
+        hidden.push_back(int32_t(s->first_row + i));
+      }
+      s->drafted_rows += rows;
+      if (s->in_prompt()) continue;
+      wanted.push_back(int32_t(tokens.size()) - 1);
+      replies.push_back(s.get());
+    }
+    if (tokens.empty()) return;
+    const auto start = std::chrono::steady_clock::now();
+    const Mat<float> logits = forward_draft(model, {tokens, segments, wanted}, hidden, kv, scratch);
+    if (replies_only) gain.layer_passed(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    for (size_t i = 0; i < replies.size(); ++i) {  // drawn as the token itself will be, from nearly the same logits: mostly the same draw
+      Sequence& s = *replies[i];
+      s.draft = sample({logits.row(int64_t(i)), size_t(logits.cols)}, s.request.sampling, s.request.prompt, s.reply,
+                       s.request.prompt.size() + s.reply.size());
+    }
+  }
+
   bool step() {
     drop_cancelled();
     admit();
@@ -209,6 +262,7 @@ struct Engine::State {
       running.erase(at);
       finish(*ended, how);
     }
+    run_draft_layer(plan);
     return true;
   }
 };

@@ -15,7 +15,7 @@ int64_t KvCache::Group::pages_for(int64_t rows) const {
 
 std::vector<KvCache::Group> KvCache::groups_for(const ModelConfig& config, int64_t rows, int64_t sequences, std::vector<Place>& places) {
   std::vector<Group> groups;
-  for (int64_t layer = 0; layer < config.layers; ++layer) {
+  for (int64_t layer = 0; layer < config.cached_layers(); ++layer) {
     const LayerMask wanted = config.mask_of(layer);
     const Mask mask{wanted.window, wanted.sinks};
     auto at = std::ranges::find(groups, mask, &Group::mask);
@@ -50,7 +50,9 @@ int64_t KvCache::page_bytes(const ModelConfig& config, DType type) {
   return part_bytes(config.kv_rank) + part_bytes(config.rope_dim) + (config.indexer.heads > 0 ? part_bytes(config.indexer.dim) : 0);
 }
 
-int64_t KvCache::bytes_per_row(const ModelConfig& config, DType type) { return config.layers * page_bytes(config, type) / page_rows; }
+int64_t KvCache::bytes_per_row(const ModelConfig& config, DType type) {
+  return config.cached_layers() * page_bytes(config, type) / page_rows;
+}
 
 int64_t KvCache::bytes(const ModelConfig& config, DType type, int64_t rows, int64_t sequences) {
   std::vector<Place> places;

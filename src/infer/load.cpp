@@ -38,8 +38,10 @@ class Loader {
       if (options_.progress) options_.progress(done_, values_);
     });
     stored_.check_extra();
-    if (config_.attention == AttentionKind::mla)
+    if (config_.attention == AttentionKind::mla) {
       for (const auto& block : model.params.blocks) model.k_up_t.push_back(transpose_keys(std::get<Mla<Weight>>(block.attn).kv_up));
+      for (const auto& draft : model.params.drafts) model.k_up_t.push_back(transpose_keys(std::get<Mla<Weight>>(draft.block.attn).kv_up));
+    }
     model.bytes = checkpoint_.bytes;
     model.files = checkpoint_.files;
     model.bytes.insert(model.bytes.end(), arena_.buffers().begin(), arena_.buffers().end());

@@ -18,6 +18,7 @@ struct Scratch::Buffers {  // activations; views over one allocation, cut to the
   Mat<float> index_q, index_key, index_weight;  // indexer
   Mat<float> gate, up, router;                  // feed-forward
   Mat<float> cos, sin;                          // of each row's position: [max_rows, rotated pairs]
+  Mat<float> joint;                             // draft layer: [next token | hidden state]: [max_rows, 2 * dim]
   Mat<float> last, logits;                      // wanted rows: [max_wanted, dim], [max_wanted, vocab]
   std::vector<float> expanded, latents;         // mla, keys and values of a few heads over the whole context
   std::vector<std::byte> expanded_pages;        // the same as int8
@@ -37,6 +38,12 @@ struct Pass {  // what every part of one forward pass needs
     if (profile) profile->lap(phase);
   }
 };
+
+// x += attention, x += feed-forward: one block of the trunk, or of the draft layer. Writes s.h and s.y.
+void run_block(Mat<float> x, const Block<Weight>& block, int64_t layer, const Pass& pass);
+void fill_rope(Mat<float> cos, Mat<float> sin, const Model& model, const Batch& batch);  // of each row's position
+// Logits of the wanted rows of x, behind a norm.
+Mat<float> logits_of(Mat<const float> x, const Weight& norm, const Model& model, std::span<const int32_t> wanted, Scratch::Buffers& s);
 
 // out = attention(h), after appending h's keys and values to the cache.
 void attention(Mat<float> out, Mat<const float> h, const Gqa<Weight>& w, int64_t layer, const Pass& pass);

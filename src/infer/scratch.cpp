@@ -39,6 +39,7 @@ Scratch::Buffers::Buffers(const ModelConfig& c, int64_t max_rows, int64_t max_wa
   const int64_t pairs = (mla ? c.rope_dim : c.head_dim) / 2;
   want(cos, max_rows, pairs);
   want(sin, max_rows, pairs);
+  want(joint, c.load_draft ? max_rows : 0, 2 * c.dim);
   want(last, max_wanted, c.dim);
   want(logits, max_wanted, c.vocab);
   storage = Buffer(size_t(floats) * sizeof(float), "activations");

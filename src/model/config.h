@@ -69,17 +69,19 @@ struct ModelConfig {
   Fp8Config fp8;
   bool tied_head = false;
   int64_t draft_layers = 0;  // multi-token prediction layers stored behind the others
+  bool load_draft = false;   // the first of them is part of the model, to guess tokens with
   int32_t begin_token = -1;
   std::vector<int32_t> end_tokens;
 
   bool is_moe(int64_t layer) const { return moe.experts > 0 && layer >= dense_layers && layer % moe_every == 0; }
   LayerMask mask_of(int64_t layer) const {
-    LayerMask mask = masks.empty() ? LayerMask{} : masks[size_t(layer)];
+    LayerMask mask = layer >= int64_t(masks.size()) ? LayerMask{} : masks[size_t(layer)];
     if (attention_window > 0 && (mask.window == 0 || attention_window < mask.window)) mask.window = attention_window;
     if (attention_sinks > 0) mask.sinks = attention_sinks;
     if (attention_top_blocks > 0) mask.top_blocks = attention_top_blocks;
     return mask;
   }
+  int64_t cached_layers() const { return layers + (load_draft ? 1 : 0); }                             // that keep keys and values
   int64_t q_dim() const { return attention == AttentionKind::mla ? nope_dim + rope_dim : head_dim; }  // per head
   int64_t rotated_dim() const { return attention == AttentionKind::mla ? rope_dim : head_dim; }       // of each head
   int64_t kv_width() const {                                                                          // values kept per token and layer

@@ -20,7 +20,9 @@ template <class P> struct Block {
   std::variant<Gqa<P>, Mla<P>> attn;  // the two axes of variation: 2 x 2 covers the family
   std::variant<Mlp<P>, Moe<P>> ffn;
 };
-template <class P> struct Params { P embed, norm, head; std::vector<Block<P>> blocks; };
+// From a position's hidden state and the next token to a guess at the one after it (DeepSeek-V3, 2.2); embedding and head are the model's.
+template <class P> struct Draft { P token_norm, hidden_norm, joint, norm; Block<P> block; };
+template <class P> struct Params { P embed, norm, head; std::vector<Block<P>> blocks; std::vector<Draft<P>> drafts; };
 // clang-format on
 
 enum class Role { embedding, matrix, norm, router, bias };  // decides init, decay, quantization
@@ -96,27 +98,38 @@ void for_each_param(const ModelConfig& c, Moe<P>& m, const std::string& at, F& f
 // The structure for `c`: which attention, which feed-forward, how many experts.
 template <class P>
 Params<P> make_params(const ModelConfig& c) {
+  const auto make = [&](Block<P>& block, int64_t layer) {
+    if (c.attention == AttentionKind::mla) block.attn.template emplace<Mla<P>>();
+    if (c.is_moe(layer)) block.ffn.template emplace<Moe<P>>().experts.resize(size_t(c.moe.experts));
+  };
   Params<P> p;
   p.blocks.resize(size_t(c.layers));
-  for (int64_t l = 0; l < c.layers; ++l) {
-    Block<P>& block = p.blocks[size_t(l)];
-    if (c.attention == AttentionKind::mla) block.attn.template emplace<Mla<P>>();
-    if (c.is_moe(l)) block.ffn.template emplace<Moe<P>>().experts.resize(size_t(c.moe.experts));
-  }
+  for (int64_t l = 0; l < c.layers; ++l) make(p.blocks[size_t(l)], l);
+  p.drafts.resize(c.load_draft ? 1 : 0);
+  for (Draft<P>& draft : p.drafts) make(draft.block, c.layers);
   return p;
+}
+
+template <class P, class F>
+void for_each_param(const ModelConfig& c, Block<P>& b, const std::string& at, F& f) {
+  f(at + "input_layernorm.weight", Shape{c.dim}, Role::norm, b.attn_norm);
+  std::visit([&](auto& a) { for_each_param(c, a, at + "self_attn.", f); }, b.attn);
+  f(at + "post_attention_layernorm.weight", Shape{c.dim}, Role::norm, b.ffn_norm);
+  std::visit([&](auto& n) { for_each_param(c, n, at + "mlp.", f); }, b.ffn);
 }
 
 // Calls f(name, shape, role, param) for every parameter, in checkpoint order. A tied head is no parameter of its own.
 template <class P, class F>
 void for_each_param(const ModelConfig& c, Params<P>& p, F f) {
   f("model.embed_tokens.weight", Shape{c.vocab, c.dim}, Role::embedding, p.embed);
-  for (int64_t l = 0; l < c.layers; ++l) {
-    Block<P>& b = p.blocks[size_t(l)];
-    const std::string at = "model.layers." + std::to_string(l) + ".";
-    f(at + "input_layernorm.weight", Shape{c.dim}, Role::norm, b.attn_norm);
-    std::visit([&](auto& a) { for_each_param(c, a, at + "self_attn.", f); }, b.attn);
-    f(at + "post_attention_layernorm.weight", Shape{c.dim}, Role::norm, b.ffn_norm);
-    std::visit([&](auto& n) { for_each_param(c, n, at + "mlp.", f); }, b.ffn);
+  const auto at = [](int64_t layer) { return "model.layers." + std::to_string(layer) + "."; };
+  for (int64_t l = 0; l < c.layers; ++l) for_each_param(c, p.blocks[size_t(l)], at(l), f);
+  for (Draft<P>& d : p.drafts) {
+    f(at(c.layers) + "enorm.weight", Shape{c.dim}, Role::norm, d.token_norm);
+    f(at(c.layers) + "hnorm.weight", Shape{c.dim}, Role::norm, d.hidden_norm);
+    f(at(c.layers) + "eh_proj.weight", Shape{c.dim, 2 * c.dim}, Role::matrix, d.joint);
+    for_each_param(c, d.block, at(c.layers), f);
+    f(at(c.layers) + "shared_head.norm.weight", Shape{c.dim}, Role::norm, d.norm);
   }
   f("model.norm.weight", Shape{c.dim}, Role::norm, p.norm);
   if (!c.tied_head) f("lm_head.weight", Shape{c.vocab, c.dim}, Role::matrix, p.head);

@@ -56,7 +56,7 @@ class Counter {
     work.bytes += double(shape_.sequences) * std::min(shape_.depth + double(shape_.rows), read) * row_bytes();
   }
 
-  double row_bytes() const { return double(KvCache::bytes_per_row(c_, cache_)) / double(c_.layers); }
+  double row_bytes() const { return double(KvCache::page_bytes(c_, cache_)) / double(KvCache::page_rows); }
 
   void attention(const Gqa<Weight>& w, double most) {
     for (const Weight* part : {&w.q, &w.k, &w.v}) product(Phase::qkv, *part, rows_);

@@ -12,6 +12,7 @@ A case is a folder: `model/` (Hugging Face layout) or `model.gguf`, and `golden.
   greedy     I64 [64]        the most likely continuation of the first 8 ids
   tolerance  F32 [1]         largest |difference| allowed
   margins    F32 [2]         smallest gap of any router or indexer choice for `ids`; smallest top-two gap along `greedy`
+  draft      F32 [n-1, vocab]  where there is a draft layer: its logits of token i + 2, by reference.py
 Logits are transformers' where it has the family, and then reference.py must agree; otherwise reference.py's.
 """
 
@@ -125,7 +126,7 @@ def golden_of(case, seed, meant):
         "greedy": torch.tensor(greedy),
         "tolerance": torch.tensor([case.tolerance]),
         "margins": torch.tensor([min(choice, 1e9), gap]),
-    }
+    } | ({"draft": Reference(case.config, meant).draft(ids).contiguous()} if case.draft else {})
 
 
 def halves(tensors):
@@ -178,8 +179,9 @@ def differences(old, new):
     for name in ("ids", "greedy", "tolerance"):
         if not torch.equal(a[name], b[name]):
             yield name
-    if (a["logits"] - b["logits"]).abs().max() > 2e-5:
-        yield "logits"
+    for name in ("logits", "draft"):
+        if (name in a) != (name in b) or name in a and (a[name] - b[name]).abs().max() > 2e-5:
+            yield name
 
 
 def main():

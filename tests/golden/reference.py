@@ -210,6 +210,24 @@ class Reference:
         head = "model.embed_tokens.weight" if c.get("tie_word_embeddings") else "lm_head.weight"
         return F.linear(x, self.weights[head])
 
+    @torch.no_grad()
+    def draft(self, ids):
+        """[rows - 1, vocab]: row i is the draft layer's guess at token i + 2, from the state of row i and token i + 1. Embedding and head are the model's."""
+        c, rows, at = self.config, len(ids) - 1, f"model.layers.{self.config['num_hidden_layers']}."
+        positions = torch.arange(rows, dtype=torch.float64)
+        future = torch.ones(rows, rows, dtype=torch.bool).triu(1)
+
+        def angles_of(dim):
+            frequency, amplitude = rope_frequencies(c, dim)
+            return positions[:, None] * frequency, amplitude
+
+        self.logits(ids)
+        token = self.norm(at + "enorm", self.weights["model.embed_tokens.weight"][torch.as_tensor(ids[1:])])
+        x = self.linear(at + "eh_proj", torch.cat((token, self.norm(at + "hnorm", self.trace["norm"][:-1])), -1))
+        x = x + self.mla(at + "self_attn.", self.norm(at + "input_layernorm", x), angles_of, future)
+        x = x + self.moe(at + "mlp.", self.norm(at + "post_attention_layernorm", x))
+        return F.linear(self.norm(at + "shared_head.norm", x), self.weights["lm_head.weight"])
+
     def greedy(self, prompt, count):
         """The next `count` tokens, and the smallest gap between the first and the second choice along the way."""
         ids, smallest = list(prompt), math.inf

@@ -86,6 +86,18 @@ TEST(DraftGainTest, DearRowsAreNotWorthIt) {
   EXPECT_EQ(gain.best_length(guesses, 4), 0) << "four replies already fill them";
 }
 
+TEST(DraftGainTest, TheLayerMustEarnItsOwnTime) {
+  DraftGain gain;
+  EXPECT_TRUE(gain.layer_pays(1)) << "not known yet";
+  gain.passed(1, 1.0);
+  gain.passed(2, 1.1);
+  gain.layer_passed(0.1);
+  for (int i = 0; i < 50; ++i) gain.compared(DraftGain::layer_kind, 1, 1);
+  EXPECT_TRUE(gain.layer_pays(1)) << "two tokens for 1.2";
+  for (int i = 0; i < 100; ++i) gain.compared(DraftGain::layer_kind, 1, 0);
+  EXPECT_FALSE(gain.layer_pays(1));
+}
+
 TEST(DraftGainTest, AnOldCostIsForgotten) {
   DraftGain gain;
   const Guess guess = guess_of(1, 4);
@@ -184,6 +196,22 @@ TEST_P(Drafts, AWrongGuessLosesNothingOfAWindow) {
   const Talk with = talk(model, options(Drafting::lookup), 2, longer);
   expect_same(talk(model, options(Drafting::off), 2, longer), with);
   EXPECT_LT(with.drafts.accepted, with.drafts.drafted);
+}
+
+// The layer's weights are random, and so are its guesses; that the first of a repeated prompt's are right by chance is enough to see both
+// ways.
+TEST_P(Drafts, RepliesAreTheSameWithADraftLayer) {
+  ModelConfig config = GetParam().config;
+  config.draft_layers = 1, config.load_draft = true;
+  for (const DType cache : {DType::f32, DType::i8}) {
+    const Model model = random_model(config, DType::f32, 1);
+    const Talk without = talk(model, options(Drafting::off, cache), 5);
+    for (const Drafting drafting : {Drafting::mtp, Drafting::automatic}) {
+      const Talk with = talk(model, options(drafting, cache), 5);
+      expect_same(without, with);
+      EXPECT_GT(with.drafts.drafted, 0);
+    }
+  }
 }
 
 TEST_P(Drafts, AReplyEndsInsideAGuess) {

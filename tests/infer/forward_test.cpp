@@ -9,8 +9,10 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
+#include <numeric>
 
 #include "core/error.h"
+#include "infer/draft_layer.h"
 #include "model/source.h"
 #include "tests/infer/models.h"
 
@@ -108,6 +110,33 @@ TEST_P(Parity, LogitsEqualThePublishedImplementation) {
       EXPECT_LE(largest_difference(logits, golden.logits), golden.tolerance)
           << "chunks of " << chunk << ", expanding from " << expand_rows << " rows";
     }
+  }
+}
+
+// Row by row, in chunks, and all at once: the draft layer has a cache of its own that must be fed every position.
+TEST(DraftLayer, LogitsEqualTheReference) {
+  const Checkpoint file = open_checkpoint(folder() / "deepseek_v3_bf16" / "golden.safetensors");
+  const std::vector<int32_t> ids = read_ids(file.tensors.at("ids"));
+  const std::vector<float> expected = read_vector<float>(file.tensors.at("draft"));
+  const ModelSource source = source_of("deepseek_v3_bf16");
+  ModelConfig config = source.config();
+  config.load_draft = true;
+  const Model model = load_model(config, source.checkpoint());
+  for (const size_t chunk : {ids.size() - 1, size_t(5), size_t(1)}) {
+    Runner runner(model, DType::f32);
+    std::vector<float> all;
+    for (size_t first = 0; first + 1 < ids.size(); first += chunk) {
+      const size_t rows = std::min(chunk, ids.size() - 1 - first);
+      runner.feed(std::span(ids).subspan(first, rows));
+      const Segment segment{&runner.rows, 0, int64_t(rows), int64_t(first)};
+      std::vector<int32_t> hidden(rows);
+      std::iota(hidden.begin(), hidden.end(), 0);
+      const Mat<float> logits =
+          forward_draft(model, {std::span(ids).subspan(first + 1, rows), {&segment, 1}, hidden}, hidden, runner.kv, runner.scratch);
+      all.insert(all.end(), logits.data, logits.data + logits.rows * logits.cols);
+      EXPECT_EQ(runner.rows.length, int64_t(first + rows)) << "the sequence is as long as it was";
+    }
+    EXPECT_LE(largest_difference(all, expected), 2e-2f) << "chunks of " << chunk;
   }
 }
 

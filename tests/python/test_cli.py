@@ -390,6 +390,15 @@ def test_guesses_do_not_change_the_reply(hadal, llama):
         assert answers["off"]["drafted"] == answers["off"]["accepted"] == 0
         assert 0 <= answers["lookup"]["accepted"] <= answers["lookup"]["drafted"]
     fails(hadal, 2, "--draft", "generate", llama.model, "-p", "x", "--draft", "sometimes")
+    fails(hadal, 1, "has no draft layer", "generate", llama.model, "-p", "x", "--draft", "mtp")
+
+
+def test_the_draft_layer_does_not_change_the_reply(hadal):
+    model = read_golden(GOLDEN / "deepseek_v3_bf16").model
+    common = ("generate", model, "--prompt-ids", "5,6,7,8", "--max-tokens", 40, *GREEDY, *NEVER_END, "--json")
+    answers = {how: json.loads(hadal.run(*common, "--draft", how).stdout) for how in ("off", "mtp", "auto")}
+    assert answers["off"]["ids"] == answers["mtp"]["ids"] == answers["auto"]["ids"]
+    assert answers["mtp"]["drafted"] > 0
 
 
 # bench, doctor, pull
