@@ -12,6 +12,7 @@
 #include "cli/output.h"
 #include "core/error.h"
 #include "infer/kv_cache.h"
+#include "model/params.h"
 #include "model/part_names.h"
 #include "model/presets.h"
 
@@ -59,15 +60,54 @@ TextSide text_side(const ModelSource& source) {
   return side;
 }
 
+struct Counted {          // of one tensor
+  std::string name;       // that of the matrix it belongs to
+  std::string_view type;  // a packed matrix's for its three tensors
+  Stored sum;
+};
+
+// Tells packed matrices from plain tensors (docs/formats.md).
+class Counter {
+ public:
+  Counter(const ModelConfig& config, const Checkpoint& checkpoint) : tensors_(checkpoint.tensors) {
+    Params<int> params = make_params<int>(config);
+    for_each_param(config, params, [&](const std::string& name, Shape shape, Role, int&) { values_[name] = shape.rows * shape.cols; });
+  }
+  Counted operator()(const std::string& name, const StoredTensor& tensor) const {
+    const int64_t values = tensor.count(), bytes = bytes_of(tensor.dtype, values);
+    if (const std::string_view packed = packed_type(name); !packed.empty()) return {name, packed, {values_.at(name), bytes}};
+    for (const std::string_view end : {"_scale", "_sum"})
+      if (name.ends_with(end)) {
+        const std::string matrix = name.substr(0, name.size() - end.size());
+        if (const std::string_view packed = packed_type(matrix); !packed.empty()) return {matrix, packed, {0, bytes}};
+      }
+    return {name, name_of(tensor.dtype), {values, bytes}};
+  }
+
+ private:
+  std::string_view packed_type(const std::string& name) const {
+    const auto at = tensors_.find(name);
+    if (at == tensors_.end() || at->second.dtype != DType::u8 || at->second.shape.size() != 2 || !values_.contains(name)) return {};
+    for (const DType t : {DType::w8, DType::w4, DType::w3, DType::w2})
+      if (at->second.shape[1] == info_of(t).block_bytes) return name_of(t);
+    return {};
+  }
+  const std::map<std::string, StoredTensor>& tensors_;
+  std::map<std::string, int64_t> values_;
+};
+
+std::string bits_each(const Stored& s) { return s.values > 0 ? fmt::format("{:.2f}", 8.0 * double(s.bytes) / double(s.values)) : "-"; }
+
 Facts gather(const ModelSource& source) {
   Facts facts;
   facts.config = source.config();
   const Checkpoint checkpoint = source.checkpoint();
+  const Counter counter(facts.config, checkpoint);
   for (const auto& [name, tensor] : checkpoint.tensors) {
-    const int64_t values = tensor.count(), bytes = bytes_of(tensor.dtype, values);
-    for (Stored* sum : {&facts.by_part[part_of(name, facts.config.layers)], &facts.by_type[name_of(tensor.dtype)], &facts.all}) {
-      sum->values += values;
-      sum->bytes += bytes;
+    const Counted counted = counter(name, tensor);
+    for (Stored* sum : {&facts.by_part[part_of(counted.name, facts.config.layers)], &facts.by_type[counted.type], &facts.all}) {
+      sum->values += counted.sum.values;
+      sum->bytes += counted.sum.bytes;
     }
   }
   facts.parameters = count_parameters(facts.config);
@@ -152,18 +192,18 @@ void print_table(const ModelSource& source, const Facts& facts, const TextSide& 
   put(table(rows, "ll"));
 
   heading("Stored weights");
-  rows = {{"part", "values", "bytes", "share"}};
+  rows = {{"part", "values", "bytes", "bits each", "share"}};
   for (const std::string_view part : part_names) {
     const auto at = facts.by_part.find(part);
     if (at == facts.by_part.end()) continue;
-    rows.push_back({std::string(part), with_commas(at->second.values), as_bytes(double(at->second.bytes)),
+    rows.push_back({std::string(part), with_commas(at->second.values), as_bytes(double(at->second.bytes)), bits_each(at->second),
                     fmt::format("{:.1f} %", 100.0 * double(at->second.bytes) / double(facts.all.bytes))});
   }
-  rows.push_back({"all", with_commas(facts.all.values), as_bytes(double(facts.all.bytes)), ""});
+  rows.push_back({"all", with_commas(facts.all.values), as_bytes(double(facts.all.bytes)), bits_each(facts.all), ""});
   for (const auto& [type, sum] : facts.by_type)
-    rows.push_back({fmt::format("  as {}", type), with_commas(sum.values), as_bytes(double(sum.bytes)),
+    rows.push_back({fmt::format("  as {}", type), with_commas(sum.values), as_bytes(double(sum.bytes)), bits_each(sum),
                     fmt::format("{:.1f} %", 100.0 * double(sum.bytes) / double(facts.all.bytes))});
-  put(table(rows, "lrrr"));
+  put(table(rows, "lrrrr"));
 
   heading("Files");
   rows = {};

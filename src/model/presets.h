@@ -8,7 +8,7 @@
 namespace hadal {
 
 struct Preset {
-  std::string name, repository;
+  std::string name, repository;  // no repository: a shape of our own
   ModelConfig config;
 };
 const std::vector<Preset>& presets();

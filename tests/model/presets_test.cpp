@@ -37,6 +37,10 @@ constexpr struct {
     {"r1-distill-llama-70b", 70'553'706'496, 69'503'041'536},
     {"r1-0528-qwen3-8b", 8'190'735'360, 7'568'409'600},
     {"smollm2-135m", 134'515'008, 134'515'008},
+    {"article-v1", 1'346'471'936, 1'280'413'696},
+    {"article-v2", 21'991'327'232, 453'315'584},
+    {"v2-22b", 21'991'327'232, 453'315'584},
+    {"article-v3", 67'268'663'808, 10'765'101'568},
 };
 
 TEST(Presets, CountWhatWasPublished) {
@@ -54,6 +58,14 @@ TEST(Presets, CountWhatWasPublished) {
 TEST(Presets, CountByHand) {
   const int64_t llama = 2 * 32256 * 2048 + 24 * (4 * 2048 * 2048 + 3 * 2048 * 5504 + 2 * 2048) + 2048;
   EXPECT_EQ(count_parameters(preset("coder-1.3b")).total, llama);
+
+  const int64_t small = 1536 * 8 * 192 + 1536 * 576 + 512 + 512 * 8 * 256 + 8 * 128 * 1536 + 2 * 1536, little = 3 * 1536 * 576;
+  const int64_t v2_rest = 2 * 32256 * 1536 + 1536 + 16 * (small + 512 * 1536 + 512 + little);
+  EXPECT_EQ(count_parameters(preset("article-v2")).total, v2_rest + int64_t(16) * 512 * little);
+  EXPECT_EQ(count_parameters(preset("article-v2")).active, v2_rest + 16 * 6 * little - 32255 * 1536);
+  const int64_t latent = 4096 * 1536 + 1536 + 1536 * 32 * 192 + 4096 * 576 + 512 + 512 * 32 * 256 + 32 * 128 * 4096 + 2 * 4096;
+  EXPECT_EQ(count_parameters(preset("article-v3")).total,
+            2 * 32256 * 4096 + 4096 + 40 * (latent + 64 * 4096 + 64 + int64_t(65) * 3 * 4096 * 2048));
 
   const int64_t attention = 7168 * 1536 + 1536 + 1536 * 128 * 192 + 7168 * 576 + 512 + 512 * 128 * 256 + 128 * 128 * 7168;
   const int64_t expert = 3 * 7168 * 2048, router = 256 * 7168 + 256;
