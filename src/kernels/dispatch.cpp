@@ -35,7 +35,12 @@ Kernels kernels_for(Isa isa) {
   if (isa >= Isa::avx2) fill_avx2(k);
   if (isa >= Isa::avx512) fill_avx512(k);
   fill_scalar_attend(k);
-  if (isa >= Isa::avx512 && __builtin_cpu_supports("avx512vnni")) fill_vnni_attend(k);
+  fill_scalar_packed(k);
+  if (isa >= Isa::avx2) fill_avx2_packed(k);
+  if (isa >= Isa::avx512 && __builtin_cpu_supports("avx512vnni")) {
+    fill_vnni_attend(k);
+    fill_vnni_packed(k);
+  }
   k.name = names[int(isa)];
   return k;
 }

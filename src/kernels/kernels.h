@@ -26,7 +26,8 @@ struct PackedArgs {  // c[m, n] = a_scale[m] * w_scale[n] * sum over k of (a[m, 
   const float* w_scale;  // of each row of w
   const int32_t* w_sum;  // of each row's integers
   int64_t m, n, k_blocks, lda, ldc;
-};  // The sum is exact and becomes a float once, then times w_scale * a_scale: every level gives the same bits.
+  void* scratch;  // 4096 * k_blocks bytes of the thread's own
+};                // The sum is exact and becomes a float once, then times w_scale, then times a_scale: every level gives the same bits.
 
 struct MixArgs {  // out[m, n] += p[m, k] * v[k, n]; all row-major; k in order
   float* out;
@@ -41,6 +42,10 @@ struct Kernels {
   void (*gemm_f32_f32)(const GemmArgs&);
   void (*gemm_f32_bf16)(const GemmArgs&);
   void (*gemm_f32_f16)(const GemmArgs&);
+  void (*gemm_u8_w8)(const PackedArgs&);
+  void (*gemm_u8_w4)(const PackedArgs&);
+  void (*gemm_u8_w3)(const PackedArgs&);
+  void (*gemm_u8_w2)(const PackedArgs&);
   void (*mix_f32_f32)(const MixArgs&);
   void (*mix_f32_f16)(const MixArgs&);
   // Rows. `out` may be `x`.
@@ -58,6 +63,8 @@ struct Kernels {
   void (*f16_from_f32)(uint16_t* out, const float* x, int64_t n);                   // to nearest even; saturates at +-65504, NaN stays NaN
   void (*f32_from_bf16)(float* out, const uint16_t* x, int64_t n);
   void (*f32_from_f16)(float* out, const uint16_t* x, int64_t n);
+  // A row for the products above: x = (out - 128) * the returned scale, which is absmax / 127; 0 for a row of zeros, NaN where one is.
+  float (*u8_from_f32)(uint8_t* out, const float* x, int64_t n, int64_t padded);
   // Attention over int8 pages: kernels/attend.h.
   float (*quantize)(int8_t* out, const float* x, int64_t n,
                     int32_t* sum) = nullptr;  // x = out * returned scale, absmax / 127; sum of the integers
@@ -68,7 +75,8 @@ struct Kernels {
                 int64_t n) = nullptr;  // two parts of the keys
   // What the machine can do at best, for probe_machine() and the benchmarks.
   uint64_t (*read_bytes)(const void* data, int64_t bytes);  // reads all whole 8-byte words once, in several streams; their xor
-  int64_t (*fma_peak)(int64_t rounds);  // independent chains of multiply-add in registers; floating-point operations done
+  int64_t (*fma_peak)(int64_t rounds);      // independent chains of multiply-add in registers; floating-point operations done
+  int64_t (*integer_peak)(int64_t rounds);  // the same of the integer products of gemm_u8_*; operations done
 };
 
 enum class Isa { scalar, avx2, avx512 };
@@ -84,6 +92,9 @@ bool parse_isa(const char* name, Isa* isa);
 void fill_scalar(Kernels& k);  // scalar/, avx2/, ... each define exactly one of these
 void fill_avx2(Kernels& k);
 void fill_avx512(Kernels& k);
+void fill_scalar_packed(Kernels& k);
+void fill_avx2_packed(Kernels& k);
+void fill_vnni_packed(Kernels& k);
 void fill_scalar_attend(Kernels& k);
 void fill_avx2_attend(Kernels& k);
 void fill_vnni_attend(Kernels& k);
