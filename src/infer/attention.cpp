@@ -20,9 +20,7 @@ void attention(Mat<float> out, Mat<const float> h, const Gqa<Weight>& w, int64_t
   const ModelConfig& c = pass.model.config;
   const Mat<float> q = cut(pass.s.q, pass.rows), k = cut(pass.s.k, pass.rows), v = cut(pass.s.v, pass.rows);
   const Mat<float> heads = cut(pass.s.heads, pass.rows);
-  matmul(q, h, w.q);
-  matmul(k, h, w.k);
-  matmul(v, h, w.v);
+  matmul({{q, w.q}, {k, w.k}, {v, w.v}}, input_for({&w.q, &w.k, &w.v}, h, pass.s.codes));
   if (c.qkv_bias) {
     add_bias(q, w.q_bias);
     add_bias(k, w.k_bias);
@@ -66,19 +64,17 @@ void attention(Mat<float> out, Mat<const float> h, const Gqa<Weight>& w, int64_t
     attend(segments);
     pass.lap(Phase::attention);
   });
-  matmul(out, heads, w.o);
+  matmul(out, input_for({&w.o}, heads, pass.s.codes), w.o);
   if (c.out_bias) add_bias(out, w.o_bias);
   pass.lap(Phase::out);
 }
 
 namespace {
 
-// Lightning indexer: its queries and this batch's index keys, the latter appended to the cache.
-void prepare_indexer(Mat<const float> h, Mat<const float> q_latent, const Indexer<Weight>& w, int64_t layer, const Pass& pass) {
+// Lightning indexer: its queries and this batch's index keys, both projected already; the keys are appended to the cache.
+void prepare_indexer(const Indexer<Weight>& w, int64_t layer, const Pass& pass) {
   const ModelConfig& c = pass.model.config;
   const Mat<float> q = cut(pass.s.index_q, pass.rows), key = cut(pass.s.index_key, pass.rows), weight = cut(pass.s.index_weight, pass.rows);
-  matmul(q, q_latent, w.q_up);
-  matmul(key, h, w.key);
   layer_norm(key, key, w.key_norm, w.key_norm_bias, c.latent_norm_eps);
   const RopeTables halves{pass.rope.cos, pass.rope.sin, false};  // here, unlike in the attention itself
   rope(q, c.indexer.heads, c.indexer.dim, halves);
@@ -86,7 +82,6 @@ void prepare_indexer(Mat<const float> h, Mat<const float> q_latent, const Indexe
   for_slices(pass.batch, pass.kv, layer, [&](std::span<const Slice> slices) {
     append(pass.kv, layer, slices, {LatentColumns(c, pass.kv.type()).index, 0}, key, 1);
   });
-  matmul(weight, h, w.head_weights);
   const float scale = 1.f / std::sqrt(float(c.indexer.heads * c.indexer.dim));
   for (int64_t r = 0; r < weight.rows; ++r)
     for (int64_t i = 0; i < weight.cols; ++i) weight.row(r)[i] *= scale;
@@ -134,28 +129,34 @@ void attend_slices(std::span<const Slice> slices, int64_t layer, const Mla<Weigh
 void attention(Mat<float> out, Mat<const float> h, const Mla<Weight>& w, int64_t layer, const Pass& pass) {
   const ModelConfig& c = pass.model.config;
   const Mat<float> q = cut(pass.s.q, pass.rows), q_latent = cut(pass.s.q_latent, pass.rows), kv_latent = cut(pass.s.kv_latent, pass.rows);
+  const Indexer<Weight>& indexer = w.indexer;
   if (c.q_rank == 0) {
-    matmul(q, h, w.q);
-  } else {
-    matmul(q_latent, h, w.q_down);
+    matmul({{q, w.q}, {kv_latent, w.kv_down}}, input_for({&w.q, &w.kv_down}, h, pass.s.codes));
+  } else if (c.indexer.heads == 0) {
+    matmul({{q_latent, w.q_down}, {kv_latent, w.kv_down}}, input_for({&w.q_down, &w.kv_down}, h, pass.s.codes));
     rms_norm(q_latent, q_latent, w.q_norm, c.latent_norm_eps);
-    matmul(q, q_latent, w.q_up);
+    matmul(q, input_for({&w.q_up}, q_latent, pass.s.codes), w.q_up);
+  } else {
+    const Mat<float> index_q = cut(pass.s.index_q, pass.rows), index_key = cut(pass.s.index_key, pass.rows);
+    matmul({{q_latent, w.q_down}, {kv_latent, w.kv_down}, {index_key, indexer.key}, {cut(pass.s.index_weight, pass.rows), indexer.head_weights}},
+           input_for({&w.q_down, &w.kv_down, &indexer.key, &indexer.head_weights}, h, pass.s.codes));
+    rms_norm(q_latent, q_latent, w.q_norm, c.latent_norm_eps);
+    matmul({{q, w.q_up}, {index_q, indexer.q_up}}, input_for({&w.q_up, &indexer.q_up}, q_latent, pass.s.codes));
   }
-  matmul(kv_latent, h, w.kv_down);
   const Mat<float> latent = kv_latent.cols_from(0, c.kv_rank), rotated = kv_latent.cols_from(c.kv_rank, c.rope_dim);
   rms_norm(latent, latent, w.kv_norm, c.latent_norm_eps);
   pass.lap(Phase::qkv);
   rope(q.cols_from(c.nope_dim, q.cols - c.nope_dim), c.heads, c.q_dim(), pass.rope);
   rope(rotated, 1, c.rope_dim, pass.rope);
   pass.lap(Phase::rope);
-  if (c.indexer.heads > 0) prepare_indexer(h, q_latent, w.indexer, layer, pass);
+  if (c.indexer.heads > 0) prepare_indexer(indexer, layer, pass);
   for_slices(pass.batch, pass.kv, layer, [&](std::span<const Slice> slices) {
     append(pass.kv, layer, slices, {0, 0}, latent, 1);
     append(pass.kv, layer, slices, {LatentColumns(c, pass.kv.type()).rotated, 0}, rotated, 1);
     pass.lap(Phase::append);
     attend_slices(slices, layer, w, pass);
   });
-  matmul(out, cut(pass.s.heads, pass.rows), w.o);
+  matmul(out, input_for({&w.o}, cut(pass.s.heads, pass.rows), pass.s.codes), w.o);
   pass.lap(Phase::out);
 }
 

@@ -36,10 +36,9 @@ class ResidentExperts : public ExpertSource {
 void feed_forward(Mat<float> out, Mat<const float> h, const Mlp<Weight>& w, int64_t, const Pass& pass) {
   const Mat<float> gate = pass.s.gate.rows_from(0, pass.rows).cols_from(0, w.gate.rows);
   const Mat<float> up = pass.s.up.rows_from(0, pass.rows).cols_from(0, w.up.rows);
-  matmul(gate, h, w.gate);
-  matmul(up, h, w.up);
+  matmul({{gate, w.gate}, {up, w.up}}, input_for({&w.gate, &w.up}, h, pass.s.codes));
   silu_mul(gate, up);
-  matmul(out, gate, w.down);
+  matmul(out, input_for({&w.down}, gate, pass.s.codes), w.down);
   pass.lap(Phase::mlp);
 }
 

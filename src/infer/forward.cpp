@@ -24,7 +24,8 @@ Mat<float> logits_of(Mat<const float> x, const Weight& norm, const Model& model,
   const Mat<float> last = s.last.rows_from(0, int64_t(wanted.size())), logits = s.logits.rows_from(0, int64_t(wanted.size()));
   for (size_t i = 0; i < wanted.size(); ++i) std::copy_n(x.row(wanted[i]), x.cols, last.row(int64_t(i)));
   rms_norm(last, last, norm, model.config.norm_eps);
-  matmul(logits, last, model.config.tied_head ? model.params.embed : model.params.head);
+  const Weight& head = model.config.tied_head ? model.params.embed : model.params.head;
+  matmul(logits, input_for({&head}, last, s.codes), head);
   return logits;
 }
 

@@ -23,6 +23,7 @@ struct Scratch::Buffers {  // activations; views over one allocation, cut to the
   std::vector<float> expanded, latents;         // mla, keys and values of a few heads over the whole context
   std::vector<std::byte> expanded_pages;        // the same as int8
   Route route;
+  CodeRoom codes;  // of the rows that packed weights read
   ExpertScratch experts;
 };
 

@@ -1,4 +1,4 @@
-// The ops that are one kernel over rows, and the matrix product: how work is cut into tasks.
+// The ops that are one kernel over rows.
 #include "ops/ops.h"
 
 #include <algorithm>
@@ -6,7 +6,7 @@
 
 #include "core/error.h"
 #include "core/pool.h"
-#include "ops/products.h"
+#include "ops/pack.h"
 
 namespace hadal {
 namespace {
@@ -27,44 +27,7 @@ const float* vector_of(const Weight& w, int64_t n) {
   return w.as_f32();
 }
 
-// A task is a block of columns of `out`, which are rows of the weight. Few rows of x: the weights stream from memory once, and a task is
-// worth handing out from 64 KB of them. Many rows: the task's weights stay in the L2 cache while the rows of x pass by; the more rows,
-// the more it costs that x passes once per task.
-struct Split {
-  int64_t rows, cols;  // of `out`, per task
-};
-Split split_of(int64_t m, int64_t n, int64_t row_bytes, int64_t threads) {
-  constexpr int64_t few = 8, many = 96, tile = 8;
-  const int64_t bytes = m <= few ? 64 << 10 : m <= many ? 256 << 10 : 768 << 10;
-  int64_t tasks = std::max<int64_t>(1, n * row_bytes / bytes);
-  if (n * row_bytes > 32 << 10) tasks = divide_up(tasks, threads) * threads;  // a small one is left whole
-  const int64_t cols = divide_up(divide_up(n, tasks), tile) * tile;
-  const bool enough_tasks = divide_up(n, cols) >= 2 * threads;
-  return {m <= many || enough_tasks ? m : many, cols};
-}
-
 }  // namespace
-
-void matmul(Mat<float> out, Mat<const float> x, const Weight& w) {
-  CHECK(out.rows == x.rows && out.cols == w.rows && x.cols == w.cols);
-  if (out.rows == 0 || out.cols == 0) return;
-  const auto gemm = gemm_for(w.dtype);
-  const int64_t m = out.rows, n = out.cols;
-  const Split split = split_of(m, n, bytes_of(w.dtype, w.cols), pool().threads());
-  const int64_t across = divide_up(n, split.cols), down = divide_up(m, split.rows);
-  pool().run(across * down, [&](int64_t task) {
-    const int64_t r = task % down * split.rows, c = task / down * split.cols;
-    gemm({.c = out.row(r) + c,
-          .a = x.row(r),
-          .b = w.rows_from(c, 0).data,
-          .m = std::min(split.rows, m - r),
-          .n = std::min(split.cols, n - c),
-          .k = w.cols,
-          .lda = x.stride,
-          .ldb = w.cols,
-          .ldc = out.stride});
-  });
-}
 
 void add_bias(Mat<float> x, const Weight& bias) {
   const float* b = vector_of(bias, x.cols);
@@ -125,6 +88,7 @@ void embed(Mat<float> out, const Weight& table, std::span<const int32_t> tokens)
   for_rows(out.rows, out.cols, [&](int64_t r) {
     const int64_t token = tokens[size_t(r)];
     CHECK(token >= 0 && token < table.rows);
+    if (is_packed(table.dtype)) return unpack_row(table, token, out.row(r));
     load_row(out.row(r), table.dtype, table.rows_from(token, 1).data, out.cols);
   });
 }

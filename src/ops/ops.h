@@ -2,6 +2,7 @@
 // Results do not depend on the number of threads or on what else is in the batch.
 #pragma once
 #include <cstdint>
+#include <initializer_list>
 #include <span>
 #include <vector>
 
@@ -9,7 +10,28 @@
 
 namespace hadal {
 
-void matmul(Mat<float> out, Mat<const float> x, const Weight& w);  // out = x w^T
+// Rows that products read: floats, and for packed weights bytes (one scale per row), written once for all the products that share them.
+struct Input {
+  Mat<const float> x;
+  Mat<const uint8_t> codes = {};  // x = (codes - 128) * scale of the row; no data: not quantized
+  const float* scale = nullptr;
+  Input(Mat<const float> floats) : x(floats) {}
+  Input(Mat<float> floats) : x(floats) {}
+  Input rows_from(int64_t first, int64_t count) const;
+};
+struct CodeRoom {  // keeps the bytes
+  std::vector<uint8_t> codes;
+  std::vector<float> scale;
+};
+Input quantize(Mat<const float> x, CodeRoom& room);
+Input input_for(std::initializer_list<const Weight*> readers, Mat<const float> x, CodeRoom& room);  // quantized if one of them is packed
+
+struct Product {  // out = x w^T
+  Mat<float> out;
+  const Weight& w;
+};
+void matmul(std::initializer_list<Product> products, const Input& in);  // all in one phase
+void matmul(Mat<float> out, const Input& in, const Weight& w);
 void add_bias(Mat<float> x, const Weight& bias);                   // every row += bias (f32)
 void rms_norm(Mat<float> out, Mat<const float> x, const Weight& w, float eps);
 void layer_norm(Mat<float> out, Mat<const float> x, const Weight& w, const Weight& bias, float eps);
@@ -47,6 +69,7 @@ struct ExpertWeights {
 };
 struct ExpertScratch {
   std::vector<float> x, gate, up, y;
+  CodeRoom x_codes, pair_codes, hidden_codes;
   std::vector<int32_t> slot;
 };
 struct ReadyExpert {
