@@ -138,7 +138,10 @@ void attention(Mat<float> out, Mat<const float> h, const Mla<Weight>& w, int64_t
     matmul(q, input_for({&w.q_up}, q_latent, pass.s.codes), w.q_up);
   } else {
     const Mat<float> index_q = cut(pass.s.index_q, pass.rows), index_key = cut(pass.s.index_key, pass.rows);
-    matmul({{q_latent, w.q_down}, {kv_latent, w.kv_down}, {index_key, indexer.key}, {cut(pass.s.index_weight, pass.rows), indexer.head_weights}},
+    matmul({{q_latent, w.q_down},
+            {kv_latent, w.kv_down},
+            {index_key, indexer.key},
+            {cut(pass.s.index_weight, pass.rows), indexer.head_weights}},
            input_for({&w.q_down, &w.kv_down, &indexer.key, &indexer.head_weights}, h, pass.s.codes));
     rms_norm(q_latent, q_latent, w.q_norm, c.latent_norm_eps);
     matmul({{q, w.q_up}, {index_q, indexer.q_up}}, input_for({&w.q_up, &indexer.q_up}, q_latent, pass.s.codes));

@@ -90,12 +90,10 @@ class Loader {
     if (is_packed(kv_up.dtype)) {  // as w8 whatever kv_up is: rounded twice, the second time finely
       std::vector<float> keys(static_cast<size_t>(rows * c.nope_dim));
       pool().run(c.heads, [&](int64_t head) {
-        std::vector<int8_t> integers(static_cast<size_t>(padded_cols(c.kv_rank)));
+        std::vector<float> row(static_cast<size_t>(c.kv_rank));
         for (int64_t j = 0; j < c.nope_dim; ++j) {
-          const RowCodes codes = unpack_row(kv_up, head * head_rows + j);
-          integers_of(kv_up.dtype, codes, integers.data());
-          for (int64_t i = 0; i < c.kv_rank; ++i)
-            keys[size_t((head * c.kv_rank + i) * c.nope_dim + j)] = codes.scale * float(integers[size_t(i)]);
+          values_of(unpack_row(kv_up, head * head_rows + j), kv_up, row.data());
+          for (int64_t i = 0; i < c.kv_rank; ++i) keys[size_t((head * c.kv_rank + i) * c.nope_dim + j)] = row[size_t(i)];
         }
       });
       const PackedMemory memory = arena_.take_packed(DType::w8, rows, c.nope_dim);

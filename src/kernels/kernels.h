@@ -42,10 +42,10 @@ struct Kernels {
   void (*gemm_f32_f32)(const GemmArgs&);
   void (*gemm_f32_bf16)(const GemmArgs&);
   void (*gemm_f32_f16)(const GemmArgs&);
-  void (*gemm_u8_w8)(const PackedArgs&);
-  void (*gemm_u8_w4)(const PackedArgs&);
-  void (*gemm_u8_w3)(const PackedArgs&);
-  void (*gemm_u8_w2)(const PackedArgs&);
+  void (*gemm_u8_w8)(const PackedArgs&) = nullptr;
+  void (*gemm_u8_w4)(const PackedArgs&) = nullptr;
+  void (*gemm_u8_w3)(const PackedArgs&) = nullptr;
+  void (*gemm_u8_w2)(const PackedArgs&) = nullptr;
   void (*mix_f32_f32)(const MixArgs&);
   void (*mix_f32_f16)(const MixArgs&);
   // Rows. `out` may be `x`.
@@ -64,7 +64,7 @@ struct Kernels {
   void (*f32_from_bf16)(float* out, const uint16_t* x, int64_t n);
   void (*f32_from_f16)(float* out, const uint16_t* x, int64_t n);
   // A row for the products above: x = (out - 128) * the returned scale, which is absmax / 127; 0 for a row of zeros, NaN where one is.
-  float (*u8_from_f32)(uint8_t* out, const float* x, int64_t n, int64_t padded);
+  float (*u8_from_f32)(uint8_t* out, const float* x, int64_t n, int64_t padded) = nullptr;
   // Attention over int8 pages: kernels/attend.h.
   float (*quantize)(int8_t* out, const float* x, int64_t n,
                     int32_t* sum) = nullptr;  // x = out * returned scale, absmax / 127; sum of the integers
@@ -76,7 +76,7 @@ struct Kernels {
   // What the machine can do at best, for probe_machine() and the benchmarks.
   uint64_t (*read_bytes)(const void* data, int64_t bytes);  // reads all whole 8-byte words once, in several streams; their xor
   int64_t (*fma_peak)(int64_t rounds);      // independent chains of multiply-add in registers; floating-point operations done
-  int64_t (*integer_peak)(int64_t rounds);  // the same of the integer products of gemm_u8_*; operations done
+  int64_t (*integer_peak)(int64_t rounds) = nullptr;  // the same of the integer products of gemm_u8_*; operations done
 };
 
 enum class Isa { scalar, avx2, avx512 };

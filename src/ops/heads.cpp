@@ -25,7 +25,8 @@ void matmul_heads(const HeadProducts& p) {
     const int64_t head = task / blocks, first = task % blocks * block;
     const int64_t rows = std::min(block, p.x.rows - first);
     multiply(p.out.rows_from(first, rows).cols_from(head * p.out_step, p.rows_per_head),
-             inputs[size_t(p.x_step == 0 ? 0 : head)].rows_from(first, rows), p.w.rows_from(p.first_row + head * p.row_step, p.rows_per_head));
+             inputs[size_t(p.x_step == 0 ? 0 : head)].rows_from(first, rows),
+             p.w.rows_from(p.first_row + head * p.row_step, p.rows_per_head));
   });
 }
 

@@ -26,7 +26,6 @@ Split split_of(int64_t m, int64_t n, int64_t row_bytes, int64_t threads) {
   return {m <= many || enough_tasks ? m : many, cols};
 }
 
-
 // Packed weights. Few rows: as above, in whole panels, an even number of them for the kernel's two streams. Many rows: two panels are
 // unpacked into the L2 cache and all rows pass over them.
 Split split_of_packed(int64_t m, int64_t n, int64_t panel_bytes, int64_t threads) {

@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/pool.h"
+#include "kernels/kernels.h"
 #include "ops/pack.h"
 
 namespace hadal {
@@ -88,7 +89,7 @@ void embed(Mat<float> out, const Weight& table, std::span<const int32_t> tokens)
   for_rows(out.rows, out.cols, [&](int64_t r) {
     const int64_t token = tokens[size_t(r)];
     CHECK(token >= 0 && token < table.rows);
-    if (is_packed(table.dtype)) return unpack_row(table, token, out.row(r));
+    if (is_packed(table.dtype)) return values_of(unpack_row(table, token), table, out.row(r));
     load_row(out.row(r), table.dtype, table.rows_from(token, 1).data, out.cols);
   });
 }

@@ -32,7 +32,7 @@ struct Product {  // out = x w^T
 };
 void matmul(std::initializer_list<Product> products, const Input& in);  // all in one phase
 void matmul(Mat<float> out, const Input& in, const Weight& w);
-void add_bias(Mat<float> x, const Weight& bias);                   // every row += bias (f32)
+void add_bias(Mat<float> x, const Weight& bias);  // every row += bias (f32)
 void rms_norm(Mat<float> out, Mat<const float> x, const Weight& w, float eps);
 void layer_norm(Mat<float> out, Mat<const float> x, const Weight& w, const Weight& bias, float eps);
 void silu_mul(Mat<float> gate, Mat<const float> up);  // gate = silu(gate) * up

@@ -96,4 +96,10 @@ RowCodes unpack_row(const Weight& w, int64_t row) {
   return codes;
 }
 
+void values_of(const RowCodes& row, const Weight& w, float* out) {
+  std::vector<int8_t> integers(row.code.size());
+  integers_of(w.dtype, row, integers.data());
+  for (int64_t i = 0; i < w.cols; ++i) out[i] = float(integers[size_t(i)]) * row.scale;
+}
+
 }  // namespace hadal
