@@ -17,8 +17,10 @@ TEST(Symbols, OneExternalSymbolPerInstructionSet) {
   std::stringstream objects(HADAL_KERNEL_OBJECTS);
   int levels = 0;
   for (std::string object; std::getline(objects, object, ':');) {
-    const std::string level = std::filesystem::path(object).parent_path().filename().string();
-    if (level != "avx2" && level != "avx512" && level != "amx") continue;
+    const std::filesystem::path path(object);  // LEVEL/LEVEL.cpp.o defines fill_LEVEL, LEVEL/PART.cpp.o fill_LEVEL_PART
+    const std::string level = path.parent_path().filename().string(), part = path.stem().stem().string();
+    if (level != "avx2" && level != "avx512" && level != "vnni" && level != "amx") continue;
+    const std::string expected = "hadal::fill_" + level + (part == level ? "" : "_" + part) + "(";
     ++levels;
     const std::string command = std::string(HADAL_NM) + " --extern-only --defined-only --demangle --format=posix '" + object + "'";
     FILE* pipe = ::popen(command.c_str(), "r");
@@ -26,9 +28,8 @@ TEST(Symbols, OneExternalSymbolPerInstructionSet) {
     std::string text;
     for (char piece[4096]; std::fgets(piece, sizeof piece, pipe);) text += piece;
     ASSERT_EQ(::pclose(pipe), 0) << command;
-    for (const std::string& line : lines_of(text))
-      EXPECT_TRUE(line.starts_with("hadal::fill_" + level + "(")) << object << ": defines " << line;
-    EXPECT_FALSE(text.empty()) << object << ": expected hadal::fill_" << level;
+    for (const std::string& line : lines_of(text)) EXPECT_TRUE(line.starts_with(expected)) << object << ": defines " << line;
+    EXPECT_FALSE(text.empty()) << object << ": expected " << expected;
   }
   EXPECT_GE(levels, 2) << HADAL_KERNEL_OBJECTS;
 #endif
