@@ -21,7 +21,7 @@ Mat<float> forward_draft(const Model& model, const Batch& batch, std::span<const
   rms_norm(state, state, draft.hidden_norm, c.norm_eps);
 
   const Mat<float> x = s.x.rows_from(0, rows), cos = s.cos.rows_from(0, rows), sin = s.sin.rows_from(0, rows);
-  matmul(x, joint, draft.joint);
+  matmul(x, input_for({&draft.joint}, joint, s.codes), draft.joint);
   fill_rope(cos, sin, model, batch);
   const Pass pass{model, batch, kv, s, rows, {cos, sin, c.rope.layout == RopeLayout::pairs}, nullptr};
   run_block(x, draft.block, c.layers, pass);
