@@ -4,6 +4,7 @@
 #include <CLI/Formatter.hpp>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "cli/commands.h"
 #include "cli/options.h"
@@ -73,26 +74,23 @@ Json json_of(const Figure& f) {
           {"share", f.share()}};
 }
 
-double total(const Profile& time) {
-  double seconds = 0;
-  for (const double part : time.seconds) seconds += part;
-  return seconds;
-}
+double total(const std::array<double, phases>& parts) { return std::accumulate(parts.begin(), parts.end(), 0.); }
 
 double ops(const Work& work) { return work.float_ops + work.integer_ops; }
 
 std::string profile_table(const Breakdown& b, const Machine& machine) {
-  std::vector<std::vector<std::string>> rows{{"phase", "ms", "share", "GB/s", "GOPS", "of limit"}};
-  const auto add = [&](std::string_view name, double seconds, const Work& work) {
+  std::vector<std::vector<std::string>> rows{{"phase", "ms", "share", "waiting", "GB/s", "GOPS", "of limit"}};
+  const auto add = [&](std::string_view name, double seconds, double waiting, const Work& work) {
     const auto rate = [&](double amount) { return amount > 0 ? as_rate(amount / seconds / 1e9) : "-"; };
     const double least = least_seconds(machine, work);
-    rows.push_back({std::string(name), fmt::format("{:.3f}", 1e3 * seconds), fmt::format("{:.1f} %", 100 * seconds / total(b.time)),
-                    rate(work.bytes), rate(ops(work)), least > 0 ? fmt::format("{:.0f} %", 100 * least / seconds) : "-"});
+    rows.push_back({std::string(name), fmt::format("{:.3f}", 1e3 * seconds), fmt::format("{:.1f} %", 100 * seconds / total(b.time.seconds)),
+                    fmt::format("{:.0f} %", 100 * waiting / seconds), rate(work.bytes), rate(ops(work)),
+                    least > 0 ? fmt::format("{:.0f} %", 100 * least / seconds) : "-"});
   };
   for (int i = 0; i < phases; ++i)
-    if (b.time.seconds[size_t(i)] > 0) add(name_of(Phase(i)), b.time.seconds[size_t(i)], b.work[size_t(i)]);
-  add("all", total(b.time), sum(b.work));
-  return table(rows, "lrrrrr");
+    if (b.time.seconds[size_t(i)] > 0) add(name_of(Phase(i)), b.time.seconds[size_t(i)], b.time.waiting[size_t(i)], b.work[size_t(i)]);
+  add("all", total(b.time.seconds), total(b.time.waiting), sum(b.work));
+  return table(rows, "lrrrrrr");
 }
 
 Json profile_json(const Figure& f, const Breakdown& b, const Machine& machine) {
@@ -101,7 +99,8 @@ Json profile_json(const Figure& f, const Breakdown& b, const Machine& machine) {
     const Work& work = b.work[size_t(i)];
     json["phases"].push_back({{"phase", name_of(Phase(i))},
                               {"seconds", b.time.seconds[size_t(i)]},
-                              {"share", b.time.seconds[size_t(i)] / total(b.time)},
+                              {"waiting", b.time.waiting[size_t(i)]},
+                              {"share", b.time.seconds[size_t(i)] / total(b.time.seconds)},
                               {"bytes", work.bytes},
                               {"operations", ops(work)},
                               {"least_seconds", least_seconds(machine, work)}});

@@ -68,6 +68,8 @@ struct Pool::State {
   std::vector<std::thread> workers;
   std::vector<Part> parts;
   std::mutex one_run;
+  bool counts_waiting = false;
+  double waited = 0;
   bool crowded = false;  // more threads than cores: waiting must give the core away
   void (*call)(const void*, int64_t) = nullptr;
   const void* self = nullptr;
@@ -152,11 +154,23 @@ void Pool::run_erased(int64_t tasks, void (*call)(const void*, int64_t), const v
   s.begin_round();
   s.work(0);
   s.inside.fetch_add(State::closed, std::memory_order_relaxed);
+  const Clock::time_point done = s.counts_waiting ? Clock::now() : Clock::time_point();
   // All tasks are claimed and the door is closed: what is left is in the hands of those inside.
   for (int waited = 0; s.inside.load(std::memory_order_acquire) != State::closed; ++waited) {
     if (s.crowded || waited > 4096) std::this_thread::yield();
     relax();
   }
+  if (s.counts_waiting) s.waited += std::chrono::duration<double>(Clock::now() - done).count();
+}
+
+double Pool::waited() const {
+  const std::lock_guard lock(state_->one_run);
+  return state_->waited;
+}
+
+void Pool::count_waiting(bool on) {
+  const std::lock_guard lock(state_->one_run);
+  state_->counts_waiting = on;
 }
 
 int thread_index() { return current_index; }

@@ -12,6 +12,9 @@ class Pool {
   explicit Pool(int threads);  // the caller of run() is one of them; Error unless 1 <= threads <= 1024
   ~Pool();
   int threads() const;
+  // Seconds that callers of run() waited for the others after their own part was done; counted between count_waiting(true) and (false).
+  double waited() const;
+  void count_waiting(bool on);
 
   // Calls f(task) once for every task in [0, tasks). Each thread starts on its own contiguous part and, when that is done, takes what
   // is left of the others'. f may run on any thread, and must not throw or call run() itself. Callers on several threads take turns.

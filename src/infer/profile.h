@@ -4,6 +4,9 @@
 #include <chrono>
 #include <cstdint>
 #include <string_view>
+#include <utility>
+
+#include "core/pool.h"
 
 namespace hadal {
 
@@ -18,14 +21,20 @@ constexpr std::string_view name_of(Phase phase) {
 
 struct Profile {
   using Clock = std::chrono::steady_clock;
-  std::array<double, phases> seconds{};
-  int64_t experts = 0;  // routed experts whose weights were read, over all layers
+  std::array<double, phases> seconds{}, waiting{};  // waiting: of those, the thread that leads waited for the others
+  int64_t experts = 0;                              // routed experts whose weights were read, over all layers
   Clock::time_point last = Clock::now();
-  void begin() { last = Clock::now(); }
+  double waited = 0;
+  void begin() {
+    last = Clock::now();
+    waited = pool().waited();
+  }
   void lap(Phase phase) {  // what happened since the last lap was this phase
     const Clock::time_point now = Clock::now();
     seconds[size_t(phase)] += std::chrono::duration<double>(now - last).count();
     last = now;
+    const double before = std::exchange(waited, pool().waited());
+    waiting[size_t(phase)] += waited - before;
   }
 };
 

@@ -149,6 +149,7 @@ Breakdown profile(const Model& model, const MeasureOptions& options, const Figur
   const int64_t tries = figure.prefill ? options.repeats : std::max<int64_t>(options.repeats, 16);
   Breakdown best;
   double best_seconds = 1e30;
+  pool().count_waiting(true);
   for (int64_t i = 0; i <= tries; ++i) {
     Profile profile;
     const auto start = Clock::now();
@@ -159,6 +160,7 @@ Breakdown profile(const Model& model, const MeasureOptions& options, const Figur
     best_seconds = seconds;
     best.time = profile;
   }
+  pool().count_waiting(false);
   PassShape shape = shape_of(figure, 1);
   if (!figure.prefill && best.time.experts > 0) shape.experts = double(best.time.experts) / double(moe_layers(model.config));
   best.work = work_of(model, options.cache, shape);

@@ -143,5 +143,20 @@ TEST(PoolDeathTest, ATaskMustNotRunThePool) {
       "inside_task");
 }
 
+TEST(Pool, CountsWaitingOnlyWhenAsked) {
+  Pool pool(2);
+  const auto slow_second_half = [](int64_t task) {
+    if (task == 1) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  };
+  pool.run(2, slow_second_half);
+  EXPECT_EQ(pool.waited(), 0);
+  pool.count_waiting(true);
+  for (int i = 0; i < 20; ++i)
+    pool.run(2, slow_second_half);  // the caller takes the quick task, unless the other thread came too late for its own
+  pool.count_waiting(false);
+  EXPECT_GT(pool.waited(), 0);
+  EXPECT_LT(pool.waited(), 20);
+}
+
 }  // namespace
 }  // namespace hadal
