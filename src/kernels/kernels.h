@@ -3,7 +3,7 @@
 //
 // Order of addition is part of the contract: an output element depends on its own row of `a` and its own row of `b` only, never on m, n,
 // the tile it fell into or its neighbours. A dot product keeps 16 partial sums, element i going to sum i % 16, and adds them pairwise
-// (8+8, 4+4, 2+2, 1+1). avx2 and avx512 fuse multiply and add and give the same bits; scalar rounds twice.
+// (8+8, 4+4, 2+2, 1+1). Multiplications and additions are fused, exp is one polynomial: every level gives the same bits.
 #pragma once
 #include <cstdint>
 
@@ -75,7 +75,7 @@ struct Kernels {
                 int64_t n) = nullptr;  // two parts of the keys
   // What the machine can do at best, for probe_machine() and the benchmarks.
   uint64_t (*read_bytes)(const void* data, int64_t bytes);  // reads all whole 8-byte words once, in several streams; their xor
-  int64_t (*fma_peak)(int64_t rounds);      // independent chains of multiply-add in registers; floating-point operations done
+  int64_t (*fma_peak)(int64_t rounds);                // independent chains of multiply-add in registers; floating-point operations done
   int64_t (*integer_peak)(int64_t rounds) = nullptr;  // the same of the integer products of gemm_u8_*; operations done
 };
 

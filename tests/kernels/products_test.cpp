@@ -73,10 +73,10 @@ TEST_P(Products, GemmIsRight) {
       }
 }
 
-// The order of addition that kernels.h promises, spelled out with a fused multiply-add or without.
-float dot_by_contract(const float* a, const float* b, int64_t k, bool fused) {
+// The order of addition that kernels.h promises, spelled out.
+float dot_by_contract(const float* a, const float* b, int64_t k) {
   float sum[16] = {};
-  for (int64_t i = 0; i < k; ++i) sum[i % 16] = fused ? std::fmaf(a[i], b[i], sum[i % 16]) : sum[i % 16] + a[i] * b[i];
+  for (int64_t i = 0; i < k; ++i) sum[i % 16] = std::fmaf(a[i], b[i], sum[i % 16]);
   for (int w = 8; w; w /= 2)
     for (int i = 0; i < w; ++i) sum[i] += sum[i + w];
   return sum[0];
@@ -89,7 +89,7 @@ TEST_P(Products, GemmAddsInTheOrderOfTheContract) {
       const std::vector<float> c = p.run(k, type);
       for (int64_t i = 0; i < m; ++i)
         for (int64_t j = 0; j < n; ++j) {
-          const float want = dot_by_contract(p.a.data() + i * p.lda, p.b.values.data() + j * p.ldb, depth, GetParam() != Isa::scalar);
+          const float want = dot_by_contract(p.a.data() + i * p.lda, p.b.values.data() + j * p.ldb, depth);
           ASSERT_TRUE(same_bits(c[size_t(i * p.ldc + j)], want))
               << name_of(type) << " c[" << i << ", " << j << "] = " << c[size_t(i * p.ldc + j)] << ", expected " << want << ", m n k " << m
               << ' ' << n << ' ' << depth;
@@ -156,7 +156,7 @@ TEST_P(Products, MixAddsInOrderOfK) {
               float want = before[size_t(i * ldout + j)];
               for (int64_t t = 0; t < depth && j < n; ++t) {
                 const float left = p[size_t(i * ldp + t)], right = v.values[size_t(t * ldv + j)];
-                want = GetParam() == Isa::scalar ? want + left * right : std::fmaf(left, right, want);
+                want = std::fmaf(left, right, want);
               }
               ASSERT_TRUE(same_bits(out[size_t(i * ldout + j)], want))
                   << name_of(type) << " out[" << i << ", " << j << "], m n k " << m << ' ' << n << ' ' << depth;

@@ -5,24 +5,10 @@
 #include <cmath>
 
 #include "kernels/kernels.h"
+#include "kernels/scalar/exp.h"
 
 namespace hadal {
 namespace {
-
-float exp_of(float x) {
-  constexpr double ln2 = 0x1.62e42fefa39efp-1;
-  constexpr float upper = 0x1.62e4p-1f, lower = float(ln2 - upper);
-  x = x > -104.5f ? x : x < -104.5f ? -104.5f : x;
-  x = x < 89.f ? x : x > 89.f ? 89.f : x;
-  const float n = std::nearbyint(x * float(1 / ln2));
-  const float r = std::fma(n, -lower, std::fma(n, -upper, x));
-  constexpr float taylor[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
-  float sum = 1.0f / 5040;
-  for (const float t : taylor) sum = std::fma(sum, r, t);
-  const int whole = int(n), half = whole >> 1;
-  const auto power = [](int e) { return std::bit_cast<float>(uint32_t(e + 127) << 23); };
-  return sum * power(half) * power(whole - half);
-}
 
 float quantize(int8_t* out, const float* x, int64_t n, int32_t* sum) {
   float most = 0;

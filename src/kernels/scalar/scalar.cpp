@@ -1,6 +1,6 @@
 // The specification of every kernel, and what runs where nothing better does. Plain loops, one idea: a sum is 16 partial sums, element i
-// going to sum i % 16, added pairwise at the end. Compilers turn the inner loop over the 16 into vectors of whatever width they have,
-// and the vector levels keep the same 16 in registers. Products and sums are rounded apart (no fused multiply-add).
+// going to sum i % 16, added pairwise at the end; the vector levels keep the same 16 in registers. Multiply-adds are fused as there, which
+// an old processor does in software: every level gives the same bits.
 // Bytes per flop of a matrix product: the weights once per row of a, so this is only meant for small work.
 #include <algorithm>
 #include <bit>
@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "kernels/kernels.h"
+#include "kernels/scalar/exp.h"
 
 namespace hadal {
 namespace {
@@ -50,7 +51,7 @@ inline void each_of_16(int64_t n, Add add) {
 template <class Format>
 float dot(const float* a, const typename Format::Value* b, int64_t k) {
   Sum16 sum;
-  each_of_16(k, [&](int lane, int64_t i) { sum.lane[lane] += a[i] * Format::load(b[i]); });
+  each_of_16(k, [&](int lane, int64_t i) { sum.lane[lane] = std::fma(a[i], Format::load(b[i]), sum.lane[lane]); });
   return sum.total();
 }
 
@@ -67,13 +68,13 @@ void mix(const MixArgs& x) {
   for (int64_t m = 0; m < x.m; ++m)
     for (int64_t k = 0; k < x.k; ++k) {
       const float p = x.p[m * x.ldp + k];
-      for (int64_t n = 0; n < x.n; ++n) x.out[m * x.ldout + n] += p * Format::load(v[k * x.ldv + n]);
+      for (int64_t n = 0; n < x.n; ++n) x.out[m * x.ldout + n] = std::fma(p, Format::load(v[k * x.ldv + n]), x.out[m * x.ldout + n]);
     }
 }
 
 void rms_norm(float* out, const float* x, const float* weight, int64_t n, float eps) {
   Sum16 squares;
-  each_of_16(n, [&](int lane, int64_t i) { squares.lane[lane] += x[i] * x[i]; });
+  each_of_16(n, [&](int lane, int64_t i) { squares.lane[lane] = std::fma(x[i], x[i], squares.lane[lane]); });
   const float factor = 1 / std::sqrt(squares.total() / float(n) + eps);
   for (int64_t i = 0; i < n; ++i) out[i] = x[i] * factor * weight[i];
 }
@@ -82,13 +83,13 @@ void layer_norm(float* out, const float* x, const float* weight, const float* bi
   Sum16 sum, squares;
   each_of_16(n, [&](int lane, int64_t i) { sum.lane[lane] += x[i]; });
   const float mean = sum.total() / float(n);
-  each_of_16(n, [&](int lane, int64_t i) { squares.lane[lane] += (x[i] - mean) * (x[i] - mean); });
+  each_of_16(n, [&](int lane, int64_t i) { squares.lane[lane] = std::fma(x[i] - mean, x[i] - mean, squares.lane[lane]); });
   const float factor = 1 / std::sqrt(squares.total() / float(n) + eps);
-  for (int64_t i = 0; i < n; ++i) out[i] = (x[i] - mean) * factor * weight[i] + bias[i];
+  for (int64_t i = 0; i < n; ++i) out[i] = std::fma((x[i] - mean) * factor, weight[i], bias[i]);
 }
 
 void silu_mul(float* gate, const float* up, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) gate[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
+  for (int64_t i = 0; i < n; ++i) gate[i] = gate[i] / (1 + exp_of(-gate[i])) * up[i];
 }
 
 void add(float* x, const float* y, int64_t n) {
@@ -96,7 +97,7 @@ void add(float* x, const float* y, int64_t n) {
 }
 
 void add_scaled(float* x, const float* y, float s, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) x[i] += s * y[i];
+  for (int64_t i = 0; i < n; ++i) x[i] = std::fma(s, y[i], x[i]);
 }
 
 void scale(float* x, float s, int64_t n) {
@@ -110,10 +111,10 @@ float softmax_block(float* scores, int64_t n, SoftmaxState* state) {
   const float base = max == -INFINITY ? 0 : max;  // all masked so far: -inf - -inf would be NaN
   Sum16 sum;
   each_of_16(n, [&](int lane, int64_t i) {
-    scores[i] = std::exp(scores[i] - base);
+    scores[i] = exp_of(scores[i] - base);
     sum.lane[lane] += scores[i];
   });
-  const float factor = max == state->max ? 1 : std::exp(state->max - max);
+  const float factor = max == state->max ? 1 : exp_of(state->max - max);
   state->sum = state->sum * factor + sum.total();
   state->max = max;
   return factor;
