@@ -68,7 +68,7 @@ def markdown(record):
         "# hadal on the published shapes",
         "",
         f"`script/bench targets` on {record['date']}, commit {record['commit']}. {m.get('cpu')}, {m.get('threads')} threads, {m.get('isa')}; measured: "
-        f"reads {m.get('read_bandwidth', 0) / 1e9:.1f} GB/s, {m.get('peak_flops', 0) / 1e9:.0f} GFLOPS in f32. Random weights; the fastest of the",
+        f"reads {m.get('read_bandwidth', 0) / 1e9:.1f} GB/s, {m.get('peak_flops', 0) / 1e9:.0f} GFLOPS in f32, {m.get('peak_ops', 0) / 1e9:.0f} GOPS in int8. Random weights; the fastest of the",
         "repetitions, spread: how much longer the slowest took; limit: what bandwidth and arithmetic of this machine allow; memory: the most the process held.",
         "*: the machine was not idle.",
         "",

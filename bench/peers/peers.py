@@ -259,7 +259,7 @@ def markdown(record):
         "# hadal beside its peers",
         "",
         f"`bench/peers/run` on {record['date']}, commit {record['commit']}. {machine.get('cpu', platform.machine())}, {record['threads']} threads, "
-        f"{machine.get('isa', '')}; measured: reads {machine.get('read_bandwidth', 0) / 1e9:.1f} GB/s, {machine.get('peak_flops', 0) / 1e9:.0f} GFLOPS in f32. "
+        f"{machine.get('isa', '')}; measured: reads {machine.get('read_bandwidth', 0) / 1e9:.1f} GB/s, {machine.get('peak_flops', 0) / 1e9:.0f} GFLOPS in f32, {machine.get('peak_ops', 0) / 1e9:.0f} GOPS in int8. "
         + ", ".join(f"{name} {number}" for name, number in record["versions"].items())
         + ".",
         "",

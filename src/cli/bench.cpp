@@ -109,7 +109,8 @@ Json profile_json(const Figure& f, const Breakdown& b, const Machine& machine) {
 }
 
 Json machine_json(const Machine& m) {
-  return {{"cpu", m.cpu}, {"isa", m.isa}, {"threads", m.threads}, {"read_bandwidth", m.read_all}, {"peak_flops", m.flops_all}};
+  return {{"cpu", m.cpu},         {"isa", m.isa}, {"threads", m.threads}, {"read_bandwidth", m.read_all}, {"peak_flops", m.flops_all},
+          {"peak_ops", m.ops_all}};
 }
 
 // The first prefill and the first decode of those wanted.
@@ -164,8 +165,8 @@ void run(const Options& options) {
   }
   if (options.json) return put(json.dump(2) + "\n");
   put(text);
-  note(fmt::format("{} threads, {}; measured: reads {}/s, peak {} GFLOPS in f32", machine.threads, machine.isa, as_bytes(machine.read_all),
-                   as_rate(machine.flops_all / 1e9)));
+  note(fmt::format("{} threads, {}; measured: reads {}/s, peak {} GFLOPS in f32, {} GOPS in int8", machine.threads, machine.isa,
+                   as_bytes(machine.read_all), as_rate(machine.flops_all / 1e9), as_rate(machine.ops_all / 1e9)));
 }
 
 CLI::Option* add_counts(CLI::App* command, const std::string& name, std::vector<int64_t>& counts, int64_t least, const std::string& what) {

@@ -52,6 +52,8 @@ void print_table(const Machine& machine) {
   rows.push_back({"huge pages", machine.huge_pages});
   rows.push_back({"reads", fmt::format("{}/s with one thread, {}/s with all", as_bytes(machine.read_one), as_bytes(machine.read_all))});
   rows.push_back({"f32 peak", fmt::format("{} with one thread, {} with all", gflops(machine.flops_one), gflops(machine.flops_all))});
+  rows.push_back(
+      {"int8 peak", fmt::format("{} GOPS with one thread, {} with all", as_rate(machine.ops_one / 1e9), as_rate(machine.ops_all / 1e9))});
   put(table(rows, "ll"));
   put(fmt::format("\n{}Published models here, bf16 weights and {} tokens of context{}\n", style.bold, with_commas(context_for_fit),
                   style.plain));
@@ -65,12 +67,14 @@ void print_table(const Machine& machine) {
 void print_json(const Machine& machine) {
   Json json{{"cpu", machine.cpu}, {"cores", machine.cores}, {"threads", machine.threads}, {"isa", machine.isa}};
   for (const IsaLevel& l : machine.levels)
-    json["levels"].push_back({{"name", l.name}, {"usable", l.usable}, {"used", l.used}, {"flops_one", l.flops_one}});
+    json["levels"].push_back(
+        {{"name", l.name}, {"usable", l.usable}, {"used", l.used}, {"flops_one", l.flops_one}, {"ops_one", l.ops_one}});
   json["memory"] = machine.memory;
   json["available"] = machine.available;
   json["huge_pages"] = machine.huge_pages;
   json["read_bandwidth"] = {{"one", machine.read_one}, {"all", machine.read_all}};
   json["peak_flops"] = {{"one", machine.flops_one}, {"all", machine.flops_all}};
+  json["peak_ops"] = {{"one", machine.ops_one}, {"all", machine.ops_all}};
   for (const Fit& fit : fits_on(machine))
     json["models"].push_back({{"name", fit.preset->name},
                               {"weights", fit.weights},

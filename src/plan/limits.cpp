@@ -130,7 +130,7 @@ Work sum(const PhaseWork& work) {
 }
 
 double least_seconds(const Machine& machine, const Work& work) {
-  return std::max(work.bytes / machine.read_all, (work.float_ops + work.integer_ops) / machine.flops_all);
+  return std::max(work.bytes / machine.read_all, work.float_ops / machine.flops_all + work.integer_ops / machine.ops_all);
 }
 
 }  // namespace hadal

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstring>
 #include <fstream>
+#include <utility>
 
 #include "core/error.h"
 #include "core/memory.h"
@@ -68,11 +69,12 @@ void measure_reading(Machine& m) {
                });
 }
 
-double flops_of(const Kernels& k, int threads) {
+// Operations per second of a kernel that does nothing else.
+double peak_of(int64_t (*kernel)(int64_t rounds), int threads) {
   constexpr int pieces = 20;
-  const int64_t rounds = int64_t(1e6 / double(k.fma_peak(1)));  // a piece of a million operations, some microseconds
-  const double work = double(k.fma_peak(rounds)) * pieces * threads;
-  const auto piece = [&](int64_t) { (void)k.fma_peak(rounds); };
+  const int64_t rounds = int64_t(1e6 / double(kernel(1)));  // a piece of a million operations, some microseconds
+  const double work = double(kernel(rounds)) * pieces * threads;
+  const auto piece = [&](int64_t) { (void)kernel(rounds); };
   return work / best_seconds([&] {
            if (threads > 1) return pool().run(int64_t(pieces) * threads, piece);
            for (int i = 0; i < pieces; ++i) piece(i);
@@ -92,11 +94,14 @@ Machine probe_machine(bool measure) {
   for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512}) {
     const bool usable = isa <= best_isa();
     const Kernels k = kernels_for(isa);  // filling the table runs none of its instructions
-    m.levels.push_back({.name = k.name, .usable = usable, .used = m.isa == k.name, .flops_one = measure && usable ? flops_of(k, 1) : 0});
-    if (m.levels.back().used) m.flops_one = m.levels.back().flops_one;
+    IsaLevel level{.name = k.name, .usable = usable, .used = m.isa == k.name};
+    if (measure && usable) level.flops_one = peak_of(k.fma_peak, 1), level.ops_one = peak_of(k.integer_peak, 1);
+    if (level.used) m.flops_one = level.flops_one, m.ops_one = level.ops_one;
+    m.levels.push_back(std::move(level));
   }
   if (!measure) return m;
-  m.flops_all = m.threads > 1 ? flops_of(kernels(), m.threads) : m.flops_one;
+  m.flops_all = m.threads > 1 ? peak_of(kernels().fma_peak, m.threads) : m.flops_one;
+  m.ops_all = m.threads > 1 ? peak_of(kernels().integer_peak, m.threads) : m.ops_one;
   measure_reading(m);
   return m;
 }

@@ -10,6 +10,7 @@ struct IsaLevel {
   std::string name;      // scalar, avx2, avx512
   bool usable, used;     // this CPU and operating system have it; the kernels run it
   double flops_one = 0;  // f32 operations per second of one thread, multiply and add counted as two; 0: not measured
+  double ops_one = 0;    // the same of products of 8-bit integers
 };
 
 struct Machine {
@@ -22,6 +23,7 @@ struct Machine {
   // Measured, best of several passes; 0: not measured.
   double read_one = 0, read_all = 0;    // bytes per second read from memory with one thread, with all threads of the pool
   double flops_one = 0, flops_all = 0;  // f32 operations per second at the level in use
+  double ops_one = 0, ops_all = 0;      // the same of products of 8-bit integers
 };
 
 // measure: also runs the measurements, about two seconds in all. Takes up to 512 MB for them; Error when not even 64 MB are there.

@@ -115,9 +115,10 @@ TEST(Limits, ThePublishedShapesAgreeWithTheirParameterCount) {
 
 TEST(Limits, TheScarcerOneDecides) {
   Machine machine;
-  machine.read_all = 10, machine.flops_all = 100;
+  machine.read_all = 10, machine.flops_all = 100, machine.ops_all = 400;
   EXPECT_EQ(least_seconds(machine, {.bytes = 50, .float_ops = 100}), 5);
   EXPECT_EQ(least_seconds(machine, {.bytes = 50, .float_ops = 1000}), 10);
+  EXPECT_EQ(least_seconds(machine, {.bytes = 50, .float_ops = 500, .integer_ops = 2000}), 10) << "one core does the one, then the other";
 }
 
 }  // namespace

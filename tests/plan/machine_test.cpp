@@ -28,7 +28,7 @@ TEST(Machine, WithoutMeasuringItOnlyReads) {
     used += level.used;
   }
   EXPECT_EQ(used, 1);
-  EXPECT_EQ(m.read_one + m.read_all + m.flops_one + m.flops_all, 0);
+  EXPECT_EQ(m.read_one + m.read_all + m.flops_one + m.flops_all + m.ops_one + m.ops_all, 0);
 }
 
 TEST(Machine, Measures) {
@@ -39,7 +39,12 @@ TEST(Machine, Measures) {
   }
   EXPECT_GT(m.flops_one, 1e8);
   EXPECT_LT(m.flops_all, 1e10 * 64 * 2 * m.threads) << "more than two of the widest units at 10 GHz";
-  for (const IsaLevel& level : m.levels) EXPECT_EQ(level.flops_one > 0, level.usable) << level.name;
+  EXPECT_GT(m.ops_one, 1e8);
+  EXPECT_LT(m.ops_all, 1e13 * m.threads);
+  for (const IsaLevel& level : m.levels) {
+    EXPECT_EQ(level.flops_one > 0, level.usable) << level.name;
+    EXPECT_EQ(level.ops_one > 0, level.usable) << level.name;
+  }
 }
 
 TEST(Machine, AnUnknownLevelIsReported) {

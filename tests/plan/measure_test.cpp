@@ -14,7 +14,7 @@ namespace {
 
 Machine slow_machine() {
   Machine machine;
-  machine.read_all = 1e9, machine.flops_all = 1e9;
+  machine.read_all = 1e9, machine.flops_all = 1e9, machine.ops_all = 1e9;
   return machine;
 }
 

@@ -235,7 +235,10 @@ float u8_from_f32(uint8_t* out, const float* x, int64_t n, int64_t padded) {
 
 int64_t integer_peak(int64_t rounds) {
   Sums chain[24];
-  each<24>([&](auto i) ALWAYS_INLINE { chain[i] = Sums{}; });
+  each<24>([&](auto i) ALWAYS_INLINE {
+    chain[i] = Sums{};
+    asm volatile("" : "+v"(chain[i]));  // or chains that begin alike would be one
+  });
   __m512i ones = _mm512_set1_epi8(1);
   for (int64_t r = 0; r < rounds; ++r) {
     asm volatile("" : "+v"(ones));  // or the compiler would add once and multiply
