@@ -22,6 +22,7 @@ struct ScoreArgs {  // scores[m, i] = (add ? scores[m, i] : 0) + sum over d of q
   const void* k;         // a part of a page
   int64_t m, dims, ldq;
   bool add;
+  const void* next = nullptr;  // a part of the same size that will be read next; null: it is not worth fetching
 };
 
 // Online softmax over one page for m rows. Row r sees the keys of visible[r]; a row that sees none is left as it is.
@@ -44,6 +45,7 @@ struct MixPageArgs {  // out[m, d] = out[m, d] * factor[m] + weight[m] * sum ove
   const uint64_t* visible;
   const float *factor, *weight;
   int64_t m, dims, ldout;
+  const void* next = nullptr;  // as in ScoreArgs
 };
 
 }  // namespace hadal
