@@ -45,7 +45,8 @@ std::vector<Figure> figures_of(const Options& options, const Model& model, DType
   if (figures.empty()) throw CLI::ValidationError("nothing to measure: --prompt 0 leaves prefill out, --generate 0 leaves decode out");
   for (const Figure& f : figures) {  // known before the first is measured, not after minutes
     const int64_t context = model.config.context, rows = f.prefill ? f.tokens : f.depth;
-    if (rows > context) throw Error("{}: {} tokens do not fit the model's context of {}", name_of(f), rows, context);
+    if (rows > context && !model.config.forgets())
+      throw Error("{}: {} tokens do not fit the model's context of {}", name_of(f), rows, context);
     if (const int64_t bytes = cache_bytes(model, cache, f); bytes > int64_t(available_memory()))
       throw Error("{}: not enough memory for keys and values: needs {}, {} are free", name_of(f), as_bytes(double(bytes)),
                   as_bytes(double(available_memory())));
@@ -125,10 +126,10 @@ void run(const Options& options) {
   if (options.model.empty() == options.preset.empty()) throw CLI::ValidationError("expected a MODEL or --preset NAME, one of the two");
   Model model;
   if (!options.preset.empty()) {
-    model = random_model(preset(options.preset), recipe_of(options.weights), 1);
+    model = random_model(options.feeding.masked(preset(options.preset)), recipe_of(options.weights), 1);
   } else {
     const ModelSource source = open_model(options.model);
-    model = load_model(source, source.config(), options.weights);
+    model = load_model(source, options.feeding.masked(source.config()), options.weights);
   }
   InterruptGuard guard;
   MeasureOptions how{.cache = options.feeding.cache_for(model), .chunk = options.feeding.chunk, .repeats = options.repeat};

@@ -86,7 +86,7 @@ class Chat {
 
  private:
   static Model load(const ModelSource& source, const Sampling& sampling, const Options& options) {
-    const ModelConfig config = source.config();
+    const ModelConfig config = options.feeding.masked(source.config());
     sampling.check(config.vocab);
     return load_model(source, config, options.weights, options.drafting);
   }

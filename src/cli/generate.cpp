@@ -98,7 +98,7 @@ void print_json(const Completion& done, const CompletionRequest& request, const 
 
 void run(const Options& options) {
   const ModelSource source = open_model(options.model);
-  const ModelConfig config = source.config();
+  const ModelConfig config = options.feeding.masked(source.config());
   const Tokenizer tokenizer = source.tokenizer();
   const CompletionRequest request = request_for(options, source, config, tokenizer);
   const Model model = load_model(source, config, options.weights, options.drafting);
@@ -108,7 +108,8 @@ void run(const Options& options) {
   engine_options.prompt_chunk = options.feeding.chunk;
   engine_options.drafting = options.drafting;
   // No more rows than this one reply can fill; a prompt beyond the context is left for the engine to refuse.
-  engine_options.cache_rows = std::min(config.context, int64_t(request.prompt.tokens.size()) + options.max_tokens);
+  engine_options.cache_rows = int64_t(request.prompt.tokens.size()) + options.max_tokens;
+  if (!config.forgets()) engine_options.cache_rows = std::min(config.context, engine_options.cache_rows);
   Engine engine(model, engine_options);
 
   InterruptGuard guard;

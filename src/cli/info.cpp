@@ -23,7 +23,14 @@ using Json = nlohmann::ordered_json;
 
 struct Options {
   std::string model;
+  FeedingOptions feeding;  // its masks
+  int64_t context = 0;
   bool json = false;
+};
+
+struct CacheSize {  // of one type
+  DType type;
+  int64_t row, bytes;  // of one token without masks; of `Facts::tokens`
 };
 
 struct Stored {
@@ -35,7 +42,8 @@ struct Facts {  // everything that is shown
   std::map<std::string_view, Stored> by_part, by_type;
   Stored all;
   ParameterCount parameters;
-  int64_t row_f16 = 0, row_f32 = 0;
+  int64_t tokens = 0;  // whose memory is counted
+  std::vector<CacheSize> cache;
   std::vector<std::pair<std::string, int64_t>> files;  // name, bytes
 };
 
@@ -98,9 +106,9 @@ class Counter {
 
 std::string bits_each(const Stored& s) { return s.values > 0 ? fmt::format("{:.2f}", 8.0 * double(s.bytes) / double(s.values)) : "-"; }
 
-Facts gather(const ModelSource& source) {
+Facts gather(const ModelSource& source, const Options& options) {
   Facts facts;
-  facts.config = source.config();
+  facts.config = options.feeding.masked(source.config());
   const Checkpoint checkpoint = source.checkpoint();
   const Counter counter(facts.config, checkpoint);
   for (const auto& [name, tensor] : checkpoint.tensors) {
@@ -111,10 +119,31 @@ Facts gather(const ModelSource& source) {
     }
   }
   facts.parameters = count_parameters(facts.config);
-  facts.row_f16 = KvCache::bytes_per_row(facts.config, DType::f16);
-  facts.row_f32 = KvCache::bytes_per_row(facts.config, DType::f32);
+  facts.tokens = options.context > 0 ? options.context : facts.config.context;
+  for (const DType type : {DType::i8, DType::f16, DType::f32})
+    facts.cache.push_back({type, KvCache::bytes_per_row(facts.config, type), KvCache::bytes(facts.config, type, facts.tokens)});
   for (const auto& file : checkpoint.files) facts.files.emplace_back(file->path().filename().string(), int64_t(file->bytes().size()));
   return facts;
+}
+
+// The masks of the layers, equal ones together; empty where every layer sees all.
+std::string mask_line(const ModelConfig& c) {
+  std::vector<std::pair<LayerMask, int64_t>> masks;
+  for (int64_t layer = 0; layer < c.layers; ++layer) {
+    const LayerMask mask = c.mask_of(layer);
+    const auto at = std::ranges::find(masks, mask, &std::pair<LayerMask, int64_t>::first);
+    at == masks.end() ? void(masks.push_back({mask, 1})) : void(++at->second);
+  }
+  if (masks.size() == 1 && masks[0].first == LayerMask{}) return "";
+  std::string line;
+  for (const auto& [mask, layers] : masks) {
+    line += line.empty() ? "" : "; ";
+    line += mask.window > 0 ? fmt::format("the last {}", with_commas(mask.window)) : "all tokens";
+    if (mask.sinks > 0) line += fmt::format(" and the first {}", with_commas(mask.sinks));
+    if (mask.top_blocks > 0) line += fmt::format(", of these the best {} blocks of 64", with_commas(mask.top_blocks));
+    line += fmt::format(" in {} layer{}", layers, layers == 1 ? "" : "s");
+  }
+  return line;
 }
 
 std::string attention_line(const ModelConfig& c) {
@@ -182,9 +211,13 @@ void print_table(const ModelSource& source, const Facts& facts, const TextSide& 
   rows.push_back({"rotary positions", fmt::format("base {}{}", c.rope.theta, rope_scaling(c.rope))});
   rows.push_back({"vocabulary", fmt::format("{}, head {}", with_commas(c.vocab), c.tied_head ? "tied to the embedding" : "of its own")});
   rows.push_back({"context", with_commas(c.context) + " tokens"});
-  rows.push_back({"  memory per token", fmt::format("{} bytes in f16, {} in f32", with_commas(facts.row_f16), with_commas(facts.row_f32))});
-  rows.push_back({"  memory when full", fmt::format("{} in f16, {} in f32", as_bytes(double(facts.row_f16) * double(c.context)),
-                                                    as_bytes(double(facts.row_f32) * double(c.context)))});
+  if (const std::string masks = mask_line(c); !masks.empty()) rows.push_back({"  each token sees", masks});
+  for (const CacheSize& size : facts.cache)
+    rows.push_back({fmt::format("  memory in {}", size.type == DType::i8    ? "i8"
+                                                  : size.type == DType::f16 ? "f16"
+                                                                            : "f32"),
+                    fmt::format("{} bytes a token; {} for {} tokens; with the stored weights {}", with_commas(size.row),
+                                as_bytes(double(size.bytes)), with_commas(facts.tokens), as_bytes(double(size.bytes + facts.all.bytes)))});
   rows.push_back({"tokenizer", side.tokenizer ? tokenizer_line(*side.tokenizer) : "none: " + side.tokenizer_problem});
   rows.push_back({"chat template", side.chat                   ? "yes, " + first_line(side.chat->source())
                                    : side.chat_problem.empty() ? "no: a base model"
@@ -226,7 +259,12 @@ void print_json(const ModelSource& source, const Facts& facts, const TextSide& s
   json["active_experts"] = c.moe.active;
   json["tied_head"] = c.tied_head;
   json["draft_layers"] = c.draft_layers;
-  json["bytes_per_context_token"] = {{"f16", facts.row_f16}, {"f32", facts.row_f32}};
+  json["cache_tokens"] = facts.tokens;
+  for (const CacheSize& size : facts.cache) {
+    const std::string type = size.type == DType::i8 ? "i8" : size.type == DType::f16 ? "f16" : "f32";
+    json["bytes_per_context_token"][type] = size.row;
+    json["cache_bytes"][type] = size.bytes;
+  }
   json["stored"] = {{"values", facts.all.values}, {"bytes", facts.all.bytes}};
   for (const auto& [part, sum] : facts.by_part) json["parts"][std::string(part)] = {{"values", sum.values}, {"bytes", sum.bytes}};
   for (const auto& [type, sum] : facts.by_type) json["types"][std::string(type)] = {{"values", sum.values}, {"bytes", sum.bytes}};
@@ -238,7 +276,7 @@ void print_json(const ModelSource& source, const Facts& facts, const TextSide& s
 
 void run(const Options& options) {
   const ModelSource source = open_model(options.model);
-  const Facts facts = gather(source);
+  const Facts facts = gather(source, options);
   (options.json ? print_json : print_table)(source, facts, text_side(source));
 }
 
@@ -248,8 +286,13 @@ void add_info(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command =
       add_command(app, "info", "what a checkpoint is: shapes, parameters, bytes, tokenizer, template, files", R"(  hadal info smollm2
-  hadal info path/to/model --json)");
+  hadal info path/to/model --json
+  hadal info path/to/model --context 10240 --attention-window 512 --attention-sinks 4)");
   add_model(command, options->model);
+  command->add_option("--context", options->context, "tokens whose memory is counted; default: the model's context")
+      ->check(CLI::Range(int64_t(1), int64_t(1) << 30))
+      ->type_name("N");
+  add_masks(command, options->feeding);
   add_json(command, options->json);
   command->callback([options] { run(*options); });
 }

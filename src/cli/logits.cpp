@@ -30,10 +30,10 @@ void run(const Options& options) {
   // The file is replaced by a new one under its name, which must not happen to a device.
   if (fs::exists(options.out) && !fs::is_regular_file(options.out)) throw Error("cannot write {}: expected a regular file", options.out);
   const ModelSource source = open_model(options.model);
-  const ModelConfig config = source.config();
+  const ModelConfig config = options.feeding.masked(source.config());
   const int64_t count = int64_t(options.ids.size());
   if (count == 0) throw Error("no tokens to evaluate: give at least one with --ids 1,2,3");
-  if (count > config.context) throw Error("{} tokens do not fit the model's context of {}", count, config.context);
+  if (count > config.context && !config.forgets()) throw Error("{} tokens do not fit the model's context of {}", count, config.context);
   const Model model = load_model(source, config, options.weights);
   Feeder feeder(model, {options.feeding.cache_for(model), options.feeding.chunk}, count);
   Progress progress("logits", "tokens");

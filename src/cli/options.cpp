@@ -20,6 +20,7 @@
 #include "core/pool.h"
 #include "eval/logits.h"
 #include "infer/model.h"
+#include "model/config_rules.h"
 
 namespace hadal {
 namespace {
@@ -110,6 +111,24 @@ void add_feeding(CLI::App* command, FeedingOptions& options) {
   command->add_option("--cache", options.cache, "how keys and values are kept; default: f32 for f32 weights, i8 for packed ones, else f16")
       ->check(CLI::IsMember({"i8", "f16", "f32"}))
       ->type_name("i8|f16|f32");
+  add_masks(command, options);
+}
+
+void add_masks(CLI::App* command, FeedingOptions& options) {
+  const auto add = [&](const char* name, int64_t& to, const char* what) {
+    command->add_option(name, to, what)->check(CLI::Range(int64_t(1), longest_context))->type_name("N")->group("Attention");
+  };
+  add("--attention-window", options.window, "each token sees the last N only; what no layer sees any more is not kept");
+  add("--attention-sinks", options.sinks, "beside a window, the first N tokens as well");
+  add("--attention-topk-blocks", options.top_blocks, "each token sees the N blocks of 64 whose keys fit it best");
+}
+
+ModelConfig FeedingOptions::masked(ModelConfig config) const {
+  if (window > 0) config.attention_window = window;
+  if (sinks > 0) config.attention_sinks = sinks;
+  if (top_blocks > 0) config.attention_top_blocks = top_blocks;
+  check_config(config, "these options");
+  return config;
 }
 
 DType FeedingOptions::cache_for(const Model& model) const {

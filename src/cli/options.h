@@ -39,9 +39,12 @@ std::string without_last_newline(std::string text);  // for prompts: the newline
 struct FeedingOptions {  // how the forward pass is fed
   std::string cache;     // "", i8, f16 or f32
   int64_t chunk = 512;
+  int64_t window = 0, sinks = 0, top_blocks = 0;  // --attention-..., 0: as the model says
   DType cache_for(const Model& model) const;
+  ModelConfig masked(ModelConfig config) const;  // with these masks. Error: the model cannot have them
 };
 void add_feeding(CLI::App* command, FeedingOptions& options);
+void add_masks(CLI::App* command, FeedingOptions& options);  // part of add_feeding
 
 void add_draft(CLI::App* command, Drafting& drafting);  // --draft
 

@@ -89,7 +89,7 @@ void measure_beside(const Options& options, const Model& model, const Text& text
 
 void run(const Options& options) {
   const ModelSource source = open_model(options.model);
-  const ModelConfig config = source.config();
+  const ModelConfig config = options.feeding.masked(source.config());
   const Tokenizer tokenizer = source.tokenizer();
   Text text{raw_prompt(tokenizer, read_text(options.text)).tokens, tokenizer.adds_begin() ? tokenizer.begin_token() : std::nullopt, {}};
   const Model model = load_model(source, config, options.weights);

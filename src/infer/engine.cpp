@@ -51,13 +51,18 @@ int64_t default_cache_rows(const ModelConfig& config, DType type) {
   return std::max<int64_t>(KvCache::page_rows, std::min(config.context, affordable));
 }
 
+int64_t sequences(const ModelConfig& config, const EngineOptions& o) {
+  return std::max({int64_t(1), o.sequences, (o.cache_rows + config.context - 1) / config.context});
+}
+
 }  // namespace
 
 struct Engine::State {
   State(const Model& m, const EngineOptions& o)
       : model(m),
         options(o),
-        kv(m.config, o.cache, o.cache_rows > 0 ? o.cache_rows : default_cache_rows(m.config, o.cache)),
+        kv(m.config, o.cache, o.cache_rows > 0 ? o.cache_rows : default_cache_rows(m.config, o.cache), sequences(m.config, o),
+           o.drafting == Drafting::off ? 1 : Lookup::longest + 1),
         scratch(m.config, o.max_rows, o.max_rows),
         gain(o.draft_gain) {}
 
@@ -74,7 +79,9 @@ struct Engine::State {
   std::set<uint64_t> cancelled;
   uint64_t next_id = 1;
 
-  int64_t rows() const { return kv.pages() * KvCache::page_rows; }
+  int64_t rows() const { return kv.most_rows(); }
+  // Where every layer forgets, positions go on beyond the context that the model was trained for.
+  int64_t room() const { return model.config.forgets() ? rows() : std::min(rows(), model.config.context); }
 
   void finish(Sequence& sequence, Finish how) {
     kv.release(sequence.kv);
@@ -126,9 +133,8 @@ struct Engine::State {
     return {{s.draft}, DraftGain::layer_kind};
   }
 
-  // How many tokens of each sequence's guess this pass checks. A reply of `max_tokens` has no row for more. A window's ring is at least a
-  // page longer than the window: a wrong guess writes over nothing that is still seen.
-  static_assert(Lookup::longest <= KvCache::page_rows);
+  // How many tokens of each sequence's guess this pass checks. A reply of `max_tokens` has no row for more. The cache
+  // has spare rows behind a window: a wrong guess writes over nothing that is still seen.
   int64_t guess_all() {
     if (options.drafting == Drafting::off) return 0;
     std::vector<const Guess*> guesses;
@@ -282,7 +288,7 @@ DraftFigures Engine::drafts() const { return state_->drafts; }
 
 uint64_t Engine::submit(Request request) {
   const ModelConfig& config = state_->model.config;
-  const int64_t prompt = int64_t(request.prompt.size()), room = std::min(state_->rows(), config.context);
+  const int64_t prompt = int64_t(request.prompt.size()), room = state_->room();
   if (prompt == 0) throw Error("the prompt is empty: expected at least one token");
   if (request.max_tokens < 1) throw Error("max_tokens: expected 1 or more, found {}", request.max_tokens);
   if (prompt + 1 > room) {

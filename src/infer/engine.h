@@ -33,6 +33,7 @@ struct Request {
 
 struct EngineOptions {
   DType cache = DType::f16;                 // i8: half of the bytes; f32: for exact comparison with a reference
+  int64_t sequences = 1;                    // that a cache with windows has room for at least, whatever their length
   int64_t cache_rows = 0;                   // rows of all sequences together; 0: the model's context, less where memory is short
   int64_t max_rows = 512;                   // rows of one forward pass
   int64_t prompt_chunk = 256;               // rows of one prompt per pass; boundaries are multiples of it, whatever the neighbours

@@ -10,17 +10,18 @@ int64_t whole_pages(int64_t rows) { return (rows + KvCache::page_rows - 1) / KvC
 }  // namespace
 
 int64_t KvCache::Group::pages_for(int64_t rows) const {
-  return mask.window > 0 ? std::min(whole_pages(rows), mask.sink_pages() + ring()) : whole_pages(rows);
+  return mask.window > 0 ? std::min(whole_pages(rows), mask.sink_pages() + ring) : whole_pages(rows);
 }
 
-std::vector<KvCache::Group> KvCache::groups_for(const ModelConfig& config, int64_t rows, int64_t sequences, std::vector<Place>& places) {
+std::vector<KvCache::Group> KvCache::groups_for(const ModelConfig& config, int64_t rows, int64_t sequences, int64_t spare_rows,
+                                                std::vector<Place>& places) {
   std::vector<Group> groups;
   for (int64_t layer = 0; layer < config.cached_layers(); ++layer) {
     const LayerMask wanted = config.mask_of(layer);
     const Mask mask{wanted.window, wanted.sinks};
     auto at = std::ranges::find(groups, mask, &Group::mask);
     if (at == groups.end()) {
-      groups.push_back({.mask = mask, .free = {}});
+      groups.push_back({.mask = mask, .ring = whole_pages(mask.window + spare_rows - 1) + 1, .free = {}});
       at = groups.end() - 1;
     }
     places.push_back({int32_t(at - groups.begin()), at->layers++});
@@ -29,12 +30,12 @@ std::vector<KvCache::Group> KvCache::groups_for(const ModelConfig& config, int64
   return groups;
 }
 
-KvCache::KvCache(const ModelConfig& config, DType type, int64_t rows, int64_t sequences)
+KvCache::KvCache(const ModelConfig& config, DType type, int64_t rows, int64_t sequences, int64_t spare_rows)
     : type_(type),
       width_(config.kv_width()),
       page_bytes_(page_bytes(config, type)),
-      groups_(groups_for(config, rows, sequences, group_of_)),
-      storage_(size_t(bytes(config, type, rows, sequences)), "the key-value cache") {
+      groups_(groups_for(config, rows, sequences, spare_rows, group_of_)),
+      storage_(size_t(bytes(config, type, rows, sequences, spare_rows)), "the key-value cache") {
   int64_t pages = 0;
   for (Group& g : groups_) {
     g.offset = pages * page_bytes_;
@@ -54,11 +55,18 @@ int64_t KvCache::bytes_per_row(const ModelConfig& config, DType type) {
   return config.cached_layers() * page_bytes(config, type) / page_rows;
 }
 
-int64_t KvCache::bytes(const ModelConfig& config, DType type, int64_t rows, int64_t sequences) {
+int64_t KvCache::bytes(const ModelConfig& config, DType type, int64_t rows, int64_t sequences, int64_t spare_rows) {
   std::vector<Place> places;
   int64_t pages = 0;
-  for (const Group& g : groups_for(config, rows, sequences, places)) pages += g.layers * g.pages;
+  for (const Group& g : groups_for(config, rows, sequences, spare_rows, places)) pages += g.layers * g.pages;
   return pages * page_bytes(config, type);
+}
+
+int64_t KvCache::most_rows() const {
+  int64_t most = INT64_MAX / 4;
+  for (const Group& g : groups_)
+    if (g.mask.window == 0 || g.pages < g.mask.sink_pages() + g.ring) most = std::min(most, g.pages * page_rows);
+  return most;
 }
 
 int64_t KvCache::pages() const { return std::ranges::max_element(groups_, {}, &Group::pages)->pages; }
@@ -92,7 +100,7 @@ std::byte* KvCache::page(int64_t layer, const KvRows& sequence, int64_t index) c
   const Place place = group_of_[size_t(layer)];
   const Group& g = groups_[size_t(place.group)];
   const int64_t sinks = g.mask.sink_pages();
-  if (g.mask.window > 0 && index >= sinks) index = sinks + (index - sinks + sequence.turned) % g.ring();
+  if (g.mask.window > 0 && index >= sinks) index = sinks + (index - sinks + sequence.turned) % g.ring;
   const int32_t page = sequence.pages[size_t(place.group)].at(size_t(index));
   return storage_.data() + g.offset + (place.index * g.pages + page) * page_bytes_;
 }
@@ -110,7 +118,7 @@ int64_t KvCache::rows_together(int64_t layer, int64_t position, int64_t rows) co
   const Group& g = groups_[size_t(group_of_[size_t(layer)].group)];
   if (g.mask.window == 0) return rows;
   const int64_t first = std::max(g.mask.first_page(position), g.mask.sink_pages());
-  return std::min(rows, (first + g.ring()) * page_rows - position);
+  return std::min(rows, (first + g.ring) * page_rows - position);
 }
 
 }  // namespace hadal

@@ -22,8 +22,9 @@ struct KvRows {                             // what one sequence holds
 class KvCache {
  public:
   static constexpr int64_t page_rows = 64;
-  // type f32, f16 or i8; rows of all sequences together, the sequences being at most so many at a time. Error: no memory
-  KvCache(const ModelConfig& config, DType type, int64_t rows, int64_t sequences = 1);
+  // type f32, f16 or i8; rows of all sequences together, the sequences being at most so many at a time. Of spare_rows rows that were
+  // written, all but one may be taken back (`length` lowered) without a window missing any. Error: no memory
+  KvCache(const ModelConfig& config, DType type, int64_t rows, int64_t sequences = 1, int64_t spare_rows = 1);
   bool reserve(KvRows& sequence, int64_t rows);  // room for `rows` in all; false: no page free, nothing changed
   void release(KvRows& sequence);                // its pages are free again, its length 0
 
@@ -36,27 +37,30 @@ class KvCache {
 
   DType type() const { return type_; }
   int64_t width() const { return width_; }
+  int64_t most_rows() const;   // of one sequence: without an end where every layer forgets
   int64_t pages() const;       // of the group with the most
   int64_t free_pages() const;  // of the group with the fewest
   int64_t page_bytes() const { return page_bytes_; }
   size_t bytes() const { return storage_.size(); }
-  static int64_t page_bytes(const ModelConfig& config, DType type);                                  // one layer
-  static int64_t bytes_per_row(const ModelConfig& config, DType type);                               // all layers, without windows
-  static int64_t bytes(const ModelConfig& config, DType type, int64_t rows, int64_t sequences = 1);  // what the constructor takes
+  static int64_t page_bytes(const ModelConfig& config, DType type);     // one layer
+  static int64_t bytes_per_row(const ModelConfig& config, DType type);  // all layers, without windows
+  static int64_t bytes(const ModelConfig& config, DType type, int64_t rows, int64_t sequences = 1,
+                       int64_t spare_rows = 1);  // what the constructor takes
 
  private:
   struct Group {
     Mask mask;
+    int64_t ring = 0;                           // pages
     int64_t layers = 0, pages = 0, offset = 0;  // offset: of its first page in the storage
     std::vector<int32_t> free;
-    int64_t ring() const { return (mask.window + page_rows - 1) / page_rows + 1; }
     int64_t pages_for(int64_t rows) const;  // of one sequence
   };
   struct Place {
     int32_t group;
     int64_t index;  // of the layer within the group
   };
-  static std::vector<Group> groups_for(const ModelConfig& config, int64_t rows, int64_t sequences, std::vector<Place>& places);
+  static std::vector<Group> groups_for(const ModelConfig& config, int64_t rows, int64_t sequences, int64_t spare_rows,
+                                       std::vector<Place>& places);
 
   DType type_;
   int64_t width_, page_bytes_;

@@ -176,15 +176,52 @@ void read_mla(const Reader& in, ModelConfig& c) {
   c.indexer.keys = in.integer("index_topk", 1, longest_context);
 }
 
-void read_windows(const Reader& in, const ModelConfig& c) {
-  if (in.flag("use_sliding_window", false)) in.fail("use_sliding_window", "false");
+// layer_types, or sliding_window with the layers from max_window_layers on.
+void read_windows(const Reader& in, ModelConfig& c) {
+  const bool qwen = c.family.starts_with("qwen"), slides = in.flag("use_sliding_window", false);
+  if (slides && !qwen) in.fail("use_sliding_window", "false");
+  std::vector<bool> windowed(size_t(c.layers), false);
   const char* key = "layer_types";
-  const Json& types = in[key];
-  if (types.is_null()) return;
-  const std::string expected = c.indexer.heads > 0 ? "indexed_attention" : "full_attention";
-  if (!types.is_array()) in.fail(key, "a list");
-  for (const Json& type : types)
-    if (type != expected) throw Error("{}: {}: expected \"{}\" in every layer, found {}", in.where(), key, expected, shown(type));
+  if (const Json& types = in[key]; !types.is_null()) {
+    const std::string full = c.indexer.heads > 0 ? "indexed_attention" : "full_attention";
+    if (!types.is_array()) in.fail(key, "a list");
+    for (size_t layer = 0; layer < types.size(); ++layer) {
+      const bool slides_here = qwen && types[layer] == "sliding_attention";
+      if (slides_here && layer < windowed.size()) windowed[layer] = true;
+      if (!slides_here && types[layer] != full)
+        throw Error("{}: {}: expected \"{}\" in every layer, found {}", in.where(), key, full, shown(types[layer]));
+    }
+  } else if (slides) {
+    const int64_t first = in.integer("max_window_layers", 0, most_layers, 28);
+    for (int64_t layer = first; layer < c.layers; ++layer) windowed[size_t(layer)] = true;
+  }
+  if (std::find(windowed.begin(), windowed.end(), true) == windowed.end()) return;
+  if (!slides) in.fail("use_sliding_window", "true where layer_types has sliding_attention");
+  const int64_t window = in.integer("sliding_window", 1, longest_context, 4096);
+  c.masks.resize(windowed.size());
+  for (size_t layer = 0; layer < windowed.size(); ++layer) c.masks[layer].window = windowed[layer] ? window : 0;
+}
+
+// hadal's own keys: one number for all layers, or a list with one for each; 0 for none.
+void read_masks(const Reader& in, ModelConfig& c) {
+  const auto read = [&](const char* key, int64_t LayerMask::*field) {
+    const Json& value = in[key];
+    if (value.is_null()) return;
+    if (!value.is_array()) {
+      const int64_t all = in.integer(key, 0, longest_context);
+      c.masks.resize(size_t(c.layers));
+      for (LayerMask& mask : c.masks) mask.*field = all;
+      return;
+    }
+    const auto whole = [](const Json& v) { return v.is_number_integer() && v >= 0 && v <= longest_context; };
+    if (int64_t(value.size()) != c.layers || !std::all_of(value.begin(), value.end(), whole))
+      in.fail(key, fmt::format("a number from 0 to {}, or a list of them for {} layers", longest_context, c.layers));
+    c.masks.resize(size_t(c.layers));
+    for (size_t layer = 0; layer < value.size(); ++layer) c.masks[layer].*field = value[layer].get<int64_t>();
+  };
+  read("attention_window", &LayerMask::window);
+  read("attention_sinks", &LayerMask::sinks);
+  read("attention_topk_blocks", &LayerMask::top_blocks);
 }
 
 RopeScaling scaling_of(const Reader& in) {
@@ -355,6 +392,7 @@ ModelConfig parse_config(const std::string& json, const std::string& generation_
     read_gqa(in, c);
   }
   read_windows(in, c);
+  read_masks(in, c);
   const YarnScales yarn = read_rope(in, c);
   if (c.family.starts_with("deepseek")) read_moe(in, c);
   read_quantization(in, c);

@@ -82,6 +82,11 @@ struct ModelConfig {
     return mask;
   }
   int64_t cached_layers() const { return layers + (load_draft ? 1 : 0); }                             // that keep keys and values
+  bool forgets() const {  // every layer has a window
+    for (int64_t layer = 0; layer < layers; ++layer)
+      if (mask_of(layer).window == 0) return false;
+    return true;
+  }
   int64_t q_dim() const { return attention == AttentionKind::mla ? nope_dim + rope_dim : head_dim; }  // per head
   int64_t rotated_dim() const { return attention == AttentionKind::mla ? rope_dim : head_dim; }       // of each head
   int64_t kv_width() const {                                                                          // values kept per token and layer

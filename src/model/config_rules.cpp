@@ -48,6 +48,19 @@ void check_attention(const ModelConfig& c, const Check& check) {
         c.indexer.heads);
 }
 
+void check_masks(const ModelConfig& c, const Check& check) {
+  for (int64_t layer = 0; layer < c.layers; ++layer) {
+    const LayerMask mask = c.mask_of(layer);
+    check(mask.window >= 0 && mask.window <= longest_context, "attention_window", fmt::format("0 to {}", longest_context), mask.window);
+    check(mask.sinks >= 0 && mask.sinks <= longest_context, "attention_sinks", fmt::format("0 to {}", longest_context), mask.sinks);
+    check(mask.top_blocks >= 0 && mask.top_blocks <= longest_context, "attention_topk_blocks", fmt::format("0 to {}", longest_context),
+          mask.top_blocks);
+    check(mask.sinks == 0 || mask.window > 0 || mask.top_blocks > 0, "attention_sinks", "0 where there is no window", mask.sinks);
+    check(c.indexer.heads == 0 || mask == LayerMask{}, "attention_window", "no mask in a model whose indexer chooses the keys",
+          mask.window);
+  }
+}
+
 void check_moe(const ModelConfig& c, const Check& check) {
   const MoeConfig& m = c.moe;
   if (m.experts == 0) return;
@@ -80,6 +93,7 @@ void set_attention_scale(ModelConfig& config, const YarnScales& yarn) {
 void check_config(const ModelConfig& c, const std::string& where) {
   const Check check{where};
   check_attention(c, check);
+  check_masks(c, check);
   check_moe(c, check);
   const RopeConfig& r = c.rope;
   check(r.scaling != RopeScaling::yarn || r.theta > 1, "rope_theta", "more than 1 (YaRN takes its logarithm)", r.theta);

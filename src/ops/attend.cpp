@@ -18,7 +18,7 @@ namespace {
 constexpr int64_t tile_pairs = 64, range_pages = 8;
 constexpr float nothing_seen = -std::numeric_limits<float>::infinity();
 
-struct Range {  // entries of a page list whose indices fall into the same range
+struct Range {  // entries of a page list whose indices fall into the same range; a gap among them is not seen by any row
   int64_t first, end;
 };
 
@@ -65,7 +65,7 @@ std::vector<Range> ranges_of(const Tile& t) {
     const int64_t index = a.cache.pages[size_t(entry)].index;
     if (index > last) break;
     if (index < first && index >= a.mask.sink_pages()) continue;
-    if (index / range_pages != before || ranges.back().end != entry) ranges.push_back({entry, entry});
+    if (index / range_pages != before) ranges.push_back({entry, entry});
     ranges.back().end = entry + 1;
     before = index / range_pages;
   }

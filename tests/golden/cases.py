@@ -169,6 +169,7 @@ CASES = [
     Case("llama_bias", dense("llama", 18, 3, 1, 2, 29, attention_bias=True), small=False),
     Case("llama_f16", dense("llama", 18, 3, 1, 2, 29), dtype="F16", layout="bin", tolerance=ROUNDED, small=False),
     Case("qwen2", dense("qwen2", 24, 6, 2, 2, 37, rms_norm_eps=1e-5, **QWEN2), layout="shards"),
+    Case("qwen2_window", dense("qwen2", 18, 3, 1, 3, 29, use_sliding_window=True, sliding_window=7, max_window_layers=1)),
     Case("qwen2_tied", dense("qwen2", 18, 3, 1, 2, 29, tie_word_embeddings=True, **QWEN2), dtype="BF16", tolerance=ROUNDED),
     Case("qwen3", dense("qwen3", 18, 3, 1, 2, 29, head_dim=14, attention_bias=False), small=False),
     Case(

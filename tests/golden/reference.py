@@ -93,6 +93,12 @@ class Reference:
         probabilities = scores.masked_fill(hidden, -torch.inf).softmax(-1)
         return torch.einsum("hqk,khd->qhd", probabilities, v).flatten(1)
 
+    def unseen(self, layer, future):
+        """What lies ahead, or behind the window of a layer that has one."""
+        if not self.config.get("use_sliding_window") or layer < self.config["max_window_layers"]:
+            return future
+        return future | torch.ones_like(future).tril(-self.config["sliding_window"])
+
     def gqa(self, at, x, angles_of, future):
         c, rows = self.config, x.shape[0]
         heads, kv_heads = c["num_attention_heads"], c["num_key_value_heads"]
@@ -203,7 +209,7 @@ class Reference:
         mix = self.mla if c["model_type"] in MLA_FAMILIES else self.gqa
         for layer in range(c["num_hidden_layers"]):
             at = f"model.layers.{layer}."
-            x = self.keep(at + "after_attention", x + mix(at + "self_attn.", self.norm(at + "input_layernorm", x), angles_of, future))
+            x = self.keep(at + "after_attention", x + mix(at + "self_attn.", self.norm(at + "input_layernorm", x), angles_of, self.unseen(layer, future)))
             feed = self.moe if self.is_moe(layer) else self.mlp
             x = self.keep(at + "after_mlp", x + feed(at + "mlp.", self.norm(at + "post_attention_layernorm", x)))
         x = self.keep("norm", self.norm("model.norm", x))

@@ -9,6 +9,7 @@
 
 #include "core/error.h"
 #include "core/pool.h"
+#include "infer/kv_cache.h"
 #include "infer/model.h"
 #include "tests/infer/models.h"
 
@@ -90,6 +91,44 @@ TEST_P(EveryKind, RepliesDoNotDependOnTheThreads) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, EveryKind, testing::ValuesIn(small_configs()), [](const auto& info) { return info.param.name; });
+
+// A cache that forgets gives what a cache that keeps everything gives: here the window is as long as the text, there the text is fed in
+// other pieces, which the ring takes at other moments.
+TEST_P(EveryKind, WindowsDoNotDependOnThePieces) {
+  ModelConfig config = GetParam().config;
+  if (config.indexer.heads > 0) GTEST_SKIP() << "an indexer chooses the keys";
+  config.masks.resize(size_t(config.layers));
+  config.masks[0] = {.window = 70, .sinks = 3};
+  config.masks[1].window = 128;
+  for (const DType type : {DType::f32, DType::i8}) {
+    const Model model = random_model(config, DType::f32, 4);
+    std::vector<Reply> replies(4);
+    for (size_t i = 0; i < replies.size(); ++i) {
+      const int64_t chunk = std::vector<int64_t>{256, 100, 64, 1}[i];
+      Engine engine(model, {.cache = type, .cache_rows = 448, .max_rows = 256, .prompt_chunk = chunk});
+      engine.submit(request_for(replies[i], 400, 40, 0));
+      while (engine.step()) {
+      }
+      EXPECT_EQ(replies[i].tokens.size(), 40u);
+      if (config.attention == AttentionKind::gqa) {
+        EXPECT_EQ(replies[i].logprobs, replies[0].logprobs) << "chunks of " << chunk;
+      }
+    }
+  }
+}
+
+TEST_P(EveryKind, ALongWindowIsNone) {
+  ModelConfig config = GetParam().config;
+  if (config.indexer.heads > 0) GTEST_SKIP() << "an indexer chooses the keys";
+  const EngineOptions options{.cache = DType::i8, .cache_rows = 448, .max_rows = 256, .prompt_chunk = 100};
+  const std::vector<Reply> full = run_together(random_model(config, DType::f32, 5), options, 3);
+  config.attention_window = 120;
+  const std::vector<Reply> windowed = run_together(random_model(config, DType::f32, 5), options, 3);
+  config.attention_window = 20;
+  const std::vector<Reply> short_sighted = run_together(random_model(config, DType::f32, 5), options, 3);
+  for (size_t i = 0; i < full.size(); ++i) EXPECT_EQ(full[i].logprobs, windowed[i].logprobs);
+  EXPECT_NE(full[1].logprobs, short_sighted[1].logprobs);
+}
 
 class Gqa : public testing::Test {
  protected:
@@ -185,6 +224,22 @@ TEST_F(Gqa, CancelsWaitingAndRunning) {
   EXPECT_TRUE(waiting.tokens.empty());
   EXPECT_EQ(waiting.finished, 1);
   EXPECT_EQ(after.tokens.size(), 64u);
+}
+
+TEST_F(Gqa, EndlessTextStaysInItsWindow) {
+  ModelConfig config = small_configs()[0].config;
+  config.attention_window = 256;
+  config.attention_sinks = 4;
+  const Model forgetful = random_model(config, DType::f32, 3);
+  Engine engine(forgetful, {.cache = DType::i8, .cache_rows = 4096, .max_rows = 64, .prompt_chunk = 64});
+  EXPECT_GT(engine.cache_rows(), int64_t(1) << 40);
+  engine.submit(request_for(reply, 200, 5000, 0));
+  int steps = 0;
+  while (engine.step()) ++steps;
+  EXPECT_EQ(reply.tokens.size(), 5000u) << "ten times the context";
+  EXPECT_EQ(KvCache::bytes(config, DType::i8, 4096), KvCache::bytes(config, DType::i8, int64_t(1) << 40))
+      << "memory does not depend on the length";
+  EXPECT_EQ(KvCache::bytes(config, DType::i8, 4096), 2 * 6 * KvCache::page_bytes(config, DType::i8)) << "a page of sinks, five of a ring";
 }
 
 TEST_F(Gqa, ReportsLogprobsOfTheUnchangedLogits) {

@@ -261,8 +261,14 @@ TEST(Config, RefusesAValueThatItDoesNotKnow) {
       {of("llama", R"("hidden_act": "gelu")"), {"hidden_act", "silu", "gelu"}},
       {of("llama", R"("mlp_bias": true)"), {"mlp_bias"}},
       {of("deepseek_v3", R"("attention_bias": true)"), {"attention_bias"}},
-      {of("qwen2", R"("use_sliding_window": true)"), {"use_sliding_window"}},
-      {of("qwen3", R"("layer_types": ["full_attention", "sliding_attention"])"), {"layer_types", "sliding_attention"}},
+      {of("llama", R"("use_sliding_window": true)"), {"use_sliding_window"}},
+      {of("qwen3", R"("layer_types": ["full_attention", "sliding_attention"])"), {"use_sliding_window"}},
+      {of("llama", R"("layer_types": ["full_attention", "sliding_attention"])"), {"layer_types", "sliding_attention"}},
+      {of("qwen2", R"("use_sliding_window": true, "max_window_layers": 0, "sliding_window": 0)"), {"sliding_window"}},
+      {of("llama", R"("attention_sinks": 4)"), {"attention_sinks", "no window"}},
+      {of("llama", R"("attention_window": [1, 2])"), {"attention_window", "32 layers"}},
+      {of("llama", R"("attention_topk_blocks": -1)"), {"attention_topk_blocks", "-1"}},
+      {of("deepseek_v32", R"("attention_window": 512)"), {"attention_window", "indexer"}},
       {of("llama", R"("rope_scaling": {"type": "dynamic", "factor": 2})"), {"rope_scaling.type", "dynamic", "yarn"}},
       {of("llama", R"("rope_parameters": {"rope_type": "longrope"})"), {"rope_parameters.rope_type", "longrope"}},
       {of("llama", R"("rope_scaling": {"type": "default", "mrope_section": [1]})"), {"rope_scaling.mrope_section", "a list of 1"}},
@@ -283,6 +289,26 @@ TEST(Config, RefusesAValueThatItDoesNotKnow) {
   };
   for (const auto& [json, parts] : cases)
     for (const std::string& part : parts) EXPECT_THAT(refusal(json), HasSubstr(part)) << json;
+}
+
+TEST(Config, ReadsTheMaskOfEachLayer) {
+  const auto read = [](const char* family, const std::string& more) { return parse_config(of(family, more), "", "config.json"); };
+  EXPECT_TRUE(read("llama", "").masks.empty());
+  ModelConfig c = read("qwen2", R"("num_hidden_layers": 3, "use_sliding_window": true, "sliding_window": 100, "max_window_layers": 2)");
+  EXPECT_EQ(c.mask_of(1), LayerMask{});
+  EXPECT_EQ(c.mask_of(2), LayerMask{.window = 100});
+  EXPECT_FALSE(c.forgets());
+  c.attention_window = 512, c.attention_sinks = 4;  // the caller's wish
+  EXPECT_EQ(c.mask_of(0), (LayerMask{.window = 512, .sinks = 4}));
+  EXPECT_EQ(c.mask_of(2), (LayerMask{.window = 100, .sinks = 4})) << "a layer sees no more than it was trained to";
+  EXPECT_TRUE(c.forgets());
+  c = read("qwen3", R"("num_hidden_layers": 2, "use_sliding_window": true, "sliding_window": 9,
+    "layer_types": ["sliding_attention", "full_attention"])");
+  EXPECT_EQ(c.mask_of(0), LayerMask{.window = 9});
+  EXPECT_EQ(c.mask_of(1), LayerMask{});
+  c = read("deepseek_v2", R"("num_hidden_layers": 2, "attention_window": [0, 64], "attention_sinks": [0, 2], "attention_topk_blocks": 7)");
+  EXPECT_EQ(c.mask_of(0), (LayerMask{.top_blocks = 7}));
+  EXPECT_EQ(c.mask_of(1), (LayerMask{.window = 64, .sinks = 2, .top_blocks = 7}));
 }
 
 TEST(Config, RefusesSizesThatDoNotFit) {
