@@ -41,7 +41,17 @@ void Feeder::run(std::span<const int32_t> tokens, int64_t first, int64_t end, co
   }
 }
 
-DType natural_cache(const Model& model) { return model.params.embed.dtype == DType::f32 ? DType::f32 : DType::f16; }
+namespace {
+bool is_packed_part(const Gqa<Weight>& w) { return is_packed(w.v.dtype); }
+bool is_packed_part(const Mla<Weight>& w) { return is_packed(w.kv_down.dtype); }
+}  // namespace
+
+DType natural_cache(const Model& model) {
+  const bool packed = !model.params.blocks.empty() &&
+                      std::visit([](const auto& attention) { return is_packed_part(attention); }, model.params.blocks.front().attn);
+  if (packed) return DType::i8;
+  return model.params.embed.dtype == DType::f32 ? DType::f32 : DType::f16;
+}
 
 std::string npy_header(int64_t rows, int64_t cols) {
   std::string dict = fmt::format("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, {}), }}", rows, cols);

@@ -9,7 +9,7 @@
 namespace hadal {
 
 struct FeedOptions {
-  DType cache = DType::f16;  // or f32
+  DType cache = DType::f16;  // or i8, f32
   int64_t chunk = 512;       // rows of one forward pass
 };
 
@@ -30,7 +30,7 @@ class Feeder {  // may feed any number of texts, one after the other
   Scratch scratch_;
 };
 
-// Keys and values as f32 when the model's weights are f32, else f16.
+// Keys and values as f32 when the model's weights are f32, i8 when they are packed, else f16.
 DType natural_cache(const Model& model);
 
 // What precedes the values of a two-dimensional float32 array in NumPy's .npy format, version 1.0.

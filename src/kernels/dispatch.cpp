@@ -35,6 +35,7 @@ Kernels kernels_for(Isa isa) {
   if (isa >= Isa::avx2) fill_avx2(k);
   if (isa >= Isa::avx512) fill_avx512(k);
   fill_scalar_attend(k);
+  if (isa >= Isa::avx2) fill_avx2_attend(k);
   fill_scalar_packed(k);
   if (isa >= Isa::avx2) fill_avx2_packed(k);
   if (isa >= Isa::avx512 && __builtin_cpu_supports("avx512vnni")) {

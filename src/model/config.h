@@ -81,8 +81,8 @@ struct ModelConfig {
     if (attention_top_blocks > 0) mask.top_blocks = attention_top_blocks;
     return mask;
   }
-  int64_t cached_layers() const { return layers + (load_draft ? 1 : 0); }                             // that keep keys and values
-  bool forgets() const {  // every layer has a window
+  int64_t cached_layers() const { return layers + (load_draft ? 1 : 0); }  // that keep keys and values
+  bool forgets() const {                                                   // every layer has a window
     for (int64_t layer = 0; layer < layers; ++layer)
       if (mask_of(layer).window == 0) return false;
     return true;
