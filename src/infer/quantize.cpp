@@ -237,6 +237,7 @@ SquaredError pack_matrix(DType type, int64_t rows, int64_t cols, const ReadRow& 
       to.scale[r] = 0, to.sum[r] = 0;
       if (r >= rows) continue;
       read(r, row.data());
+      rotate_row(row.data(), cols);
       if (!std::ranges::all_of(row, [](float v) { return std::isfinite(v); })) {
         bad[size_t(p)] = r;
         return;

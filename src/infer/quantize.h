@@ -17,7 +17,7 @@ struct SquaredError {  // of a matrix or a part of it
 };
 
 struct QuantizeOptions {
-  std::span<const float> importance;  // of each column: weight of its squared error; none: all the same
+  std::span<const float> importance;  // of each rotated column: weight of its squared error; none: all the same
   bool thorough = false;              // tries more scales: some 4 times slower
 };
 

@@ -127,7 +127,7 @@ Input hidden_rows(const std::vector<Group>& groups, Mat<const float> gate, CodeR
   grow(room.codes, gate.rows * width), grow(room.scale, gate.rows);
   pool().run(int64_t(rows.size()), [&](int64_t i) {
     const int64_t r = rows[size_t(i)];
-    room.scale[size_t(r)] = kernels().u8_from_f32(room.codes.data() + r * width, gate.row(r), gate.cols, width);
+    room.scale[size_t(r)] = codes_of_row(room.codes.data() + r * width, gate.row(r), gate.cols, width);
   });
   in.codes = {room.codes.data(), gate.rows, width, width};
   in.scale = room.scale.data();

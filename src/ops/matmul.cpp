@@ -60,7 +60,7 @@ Input quantize(Mat<const float> x, CodeRoom& room) {
   const int64_t together = std::max<int64_t>(1, 16384 / std::max<int64_t>(1, x.cols));
   pool().run(divide_up(x.rows, together), [&](int64_t task) {
     for (int64_t r = task * together; r < std::min(x.rows, (task + 1) * together); ++r)
-      room.scale[size_t(r)] = kernels().u8_from_f32(room.codes.data() + r * width, x.row(r), x.cols, width);
+      room.scale[size_t(r)] = codes_of_row(room.codes.data() + r * width, x.row(r), x.cols, width);
   });
   Input in = x;
   in.codes = {room.codes.data(), x.rows, width, width};

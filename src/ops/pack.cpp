@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "kernels/kernels.h"
 
 namespace hadal {
 namespace {
@@ -96,10 +97,13 @@ RowCodes unpack_row(const Weight& w, int64_t row) {
   return codes;
 }
 
+void rotate_row(float* x, int64_t cols) { kernels().rotate(x, cols, rotated_run(cols)); }
+
 void values_of(const RowCodes& row, const Weight& w, float* out) {
   std::vector<int8_t> integers(row.code.size());
   integers_of(w.dtype, row, integers.data());
   for (int64_t i = 0; i < w.cols; ++i) out[i] = float(integers[size_t(i)]) * row.scale;
+  rotate_row(out, w.cols);
 }
 
 }  // namespace hadal

@@ -24,6 +24,7 @@ int32_t integers_of(DType type, const RowCodes& row, int8_t* out);
 // Writes row `row` < 16 of a panel of padded_cols(cols) columns; rows do not share bytes.
 void pack_row(DType type, const RowCodes& row, int64_t row_of_panel, int64_t cols, std::byte* panel);
 RowCodes unpack_row(const Weight& w, int64_t row);                 // the inverse, of any bytes
-void values_of(const RowCodes& row, const Weight& w, float* out);  // as floats [w.cols]
+void rotate_row(float* x, int64_t cols);                           // as core/packed.h says; its own inverse
+void values_of(const RowCodes& row, const Weight& w, float* out);  // as floats [w.cols], rotated back
 
 }  // namespace hadal

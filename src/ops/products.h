@@ -29,6 +29,14 @@ inline auto mix_for(DType value) {
   return value == DType::f32 ? kernels().mix_f32_f32 : kernels().mix_f32_f16;
 }
 
+// A row of floats to the bytes that packed weights of n columns read; returns their scale.
+inline float codes_of_row(uint8_t* out, const float* x, int64_t n, int64_t padded) {
+  thread_local std::vector<float> rotated;
+  rotated.assign(x, x + n);
+  kernels().rotate(rotated.data(), n, rotated_run(n));
+  return kernels().u8_from_f32(out, rotated.data(), n, padded);
+}
+
 // out = in w^T on the calling thread.
 inline void multiply(Mat<float> out, const Input& in, const Weight& w) {
   if (!is_packed(w.dtype))

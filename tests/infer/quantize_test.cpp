@@ -57,12 +57,14 @@ TEST(Quantize, TheReportedErrorIsTheRealOne) {
         const std::vector<float> values = gaussian(rows * cols, unsigned(rows * cols));
         const Packed packed(type, rows, cols, values);
         integers.resize(size_t(padded_cols(cols)));
+        std::vector<float> back(static_cast<size_t>(cols));
         SquaredError real;
         for (int64_t r = 0; r < rows; ++r) {
           const RowCodes codes = unpack_row(packed.weight, r);
           EXPECT_EQ(packed.sum[size_t(r)], integers_of(type, codes, integers.data()));
+          values_of(codes, packed.weight, back.data());
           for (int64_t k = 0; k < cols; ++k) {
-            const double x = values[size_t(r * cols + k)], d = x - double(codes.scale) * integers[size_t(k)];
+            const double x = values[size_t(r * cols + k)], d = x - double(back[size_t(k)]);
             real += {d * d, x * x};
           }
         }
@@ -129,13 +131,14 @@ TEST(Quantize, ImportanceMovesTheErrorElsewhere) {
   std::vector<float> importance(size_t(cols), 1.f);
   for (int64_t k = 0; k < cols; k += 4) importance[size_t(k)] = 100;
   const auto error_of_important = [&](const QuantizeOptions& options) {
-    const Packed packed(DType::w4, rows, cols, values, options);
     std::vector<int8_t> integers(static_cast<size_t>(padded_cols(cols)));
     double error = 0;
     for (int64_t r = 0; r < rows; ++r) {
-      integers_of(DType::w4, unpack_row(packed.weight, r), integers.data());
+      RowCodes codes;
+      choose_codes(DType::w4, std::span(values).subspan(size_t(r * cols), size_t(cols)), options, codes);
+      integers_of(DType::w4, codes, integers.data());
       for (int64_t k = 0; k < cols; k += 4) {
-        const double d = double(values[size_t(r * cols + k)]) - double(packed.scale[size_t(r)]) * integers[size_t(k)];
+        const double d = double(values[size_t(r * cols + k)]) - double(codes.scale) * integers[size_t(k)];
         error += d * d;
       }
     }

@@ -167,6 +167,27 @@ TEST_P(PackedProducts, QuantizedRows) {
   EXPECT_EQ(0, std::memcmp(got, want, sizeof got)) << "a NaN";
 }
 
+// Against sums over the matrix itself, whose element (i, j) is (-1)^(number of bits set in both) / sqrt(run).
+TEST_P(PackedProducts, RotatedRuns) {
+  for (const int64_t run : {1, 2, 4, 8, 16, 32, 64, 128, 256})
+    for (const int64_t runs : {0, 1, 3, 5}) {
+      const int64_t n = run * runs;
+      std::vector<float> x = random_floats(n + 1, 7, 1), got = x, want = x;
+      k.rotate(got.data(), n, run);
+      reference.rotate(want.data(), n, run);
+      ASSERT_TRUE(equal(got, want)) << "runs of " << run;
+      for (int64_t i = 0; i < n; ++i) {
+        double sum = 0;
+        for (int64_t j = 0; j < run; ++j)
+          sum += (__builtin_popcountll(uint64_t(i % run & j)) % 2 ? -1. : 1.) * double(x[size_t(i / run * run + j)]);
+        ASSERT_NEAR(got[size_t(i)], sum / std::sqrt(double(run)), 1e-5) << "runs of " << run;
+      }
+      ASSERT_EQ(got[size_t(n)], x[size_t(n)]);
+      k.rotate(got.data(), n, run);
+      for (int64_t i = 0; i < n; ++i) ASSERT_NEAR(got[size_t(i)], x[size_t(i)], 1e-5) << "there and back";
+    }
+}
+
 TEST_P(PackedProducts, ThePeakCountsItsOperations) { EXPECT_GT(k.integer_peak(1000), 1000); }
 
 }  // namespace

@@ -107,6 +107,18 @@ using Bytes = __m256i;
 #include "kernels/vector/mix.inc.h"
 #include "kernels/vector/rows.inc.h"
 
+template <int step>
+INLINE Vec exchanged(Vec v) {  // lanes i and i ^ step
+  if constexpr (step == 1) return _mm256_permute_ps(v, 0xb1);
+  if constexpr (step == 2) return _mm256_permute_ps(v, 0x4e);
+  return _mm256_permute2f128_ps(v, v, 1);
+}
+template <int step>
+INLINE Vec signs() {  // -1 in the upper lane of each pair
+  return _mm256_blend_ps(set(1), set(-1), step == 1 ? 0xaa : step == 2 ? 0xcc : 0xf0);
+}
+#include "kernels/vector/rotate.inc.h"
+
 #include "kernels/vector/convert.inc.h"
 
 #include "kernels/vector/table.inc.h"

@@ -88,6 +88,20 @@ using Bytes = __m512i;
 #include "kernels/vector/mix.inc.h"
 #include "kernels/vector/rows.inc.h"
 
+template <int step>
+INLINE Vec exchanged(Vec v) {  // lanes i and i ^ step
+  if constexpr (step == 1) return _mm512_permute_ps(v, 0xb1);
+  if constexpr (step == 2) return _mm512_permute_ps(v, 0x4e);
+  if constexpr (step == 4) return _mm512_shuffle_f32x4(v, v, 0xb1);
+  return _mm512_shuffle_f32x4(v, v, 0x4e);
+}
+template <int step>
+INLINE Vec signs() {  // -1 in the upper lane of each pair
+  constexpr __mmask16 upper = step == 1 ? 0xaaaa : step == 2 ? 0xcccc : step == 4 ? 0xf0f0 : 0xff00;
+  return _mm512_mask_blend_ps(upper, set(1), set(-1));
+}
+#include "kernels/vector/rotate.inc.h"
+
 #include "kernels/vector/convert.inc.h"
 
 #include "kernels/vector/table.inc.h"

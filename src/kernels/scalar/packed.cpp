@@ -58,6 +58,20 @@ void gemm(const PackedArgs& g) {
   }
 }
 
+void rotate(float* x, int64_t n, int64_t run) {
+  const float factor = 1 / std::sqrt(float(run));
+  for (float* end = x + n; run > 1 && x < end; x += run) {
+    for (int64_t step = 1; step < run; step *= 2)
+      for (int64_t i = 0; i < run; ++i) {
+        if (i & step) continue;
+        const float a = x[i], b = x[i + step];
+        x[i] = a + b;
+        x[i + step] = a - b;
+      }
+    for (int64_t i = 0; i < run; ++i) x[i] *= factor;
+  }
+}
+
 float u8_from_f32(uint8_t* out, const float* x, int64_t n, int64_t padded) {
   float most = 0;
   for (int64_t i = 0; i < n; ++i) most = std::max(most, std::abs(x[i]));  // which passes over a NaN
@@ -86,6 +100,7 @@ void fill_scalar_packed(Kernels& k) {
   k.gemm_u8_w4 = gemm<W4>;
   k.gemm_u8_w3 = gemm<Narrow<true>>;
   k.gemm_u8_w2 = gemm<Narrow<false>>;
+  k.rotate = rotate;
   k.u8_from_f32 = u8_from_f32;
   k.integer_peak = integer_peak;
 }

@@ -51,6 +51,7 @@ INLINE void fill(Kernels& k) {
        .f16_from_f32 = f16_from_f32,
        .f32_from_bf16 = f32_from<Bf16>,
        .f32_from_f16 = f32_from<F16>,
+       .rotate = rotate,
        .read_bytes = read_bytes,
        .fma_peak = fma_peak};
 }
