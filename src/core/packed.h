@@ -13,9 +13,9 @@
 // which the packer keeps inside an int8; the weight is the integer times its row's scale. Beside the blocks lie, for each of the padded
 // rows, that scale (float) and the sum of the row's integers (int32).
 //
-// What is packed is the matrix with its rows rotated, and what multiplies it are rotated activations, which leaves products as they are: each
-// run of rotated_run(cols) columns times the Walsh-Hadamard matrix. A few large activations, which would take all of a row's 255 steps for
-// themselves, are thereby spread over their run (QuaRot, arXiv 2404.00456).
+// What is packed is the matrix with its rows rotated, and what multiplies it are rotated activations, which leaves products as they are:
+// each run of rotated_run(cols) columns times the Walsh-Hadamard matrix. A few large activations, which would take all of a row's 255 steps
+// for themselves, are thereby spread over their run (QuaRot, arXiv 2404.00456).
 #pragma once
 #include <cstdint>
 
@@ -23,7 +23,7 @@
 
 namespace hadal {
 
-constexpr int64_t rotated_run(int64_t cols) { return (cols & -cols) < 256 ? cols & -cols : 256; }  // the largest power of two that divides
+constexpr int64_t rotated_run(int64_t cols) { return (cols & -cols) < 512 ? cols & -cols : 512; }  // the largest power of two that divides
 
 constexpr int64_t panel_rows = 16, block_cols = 128, group_cols = 32;
 

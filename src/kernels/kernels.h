@@ -63,7 +63,7 @@ struct Kernels {
   void (*f16_from_f32)(uint16_t* out, const float* x, int64_t n);                   // to nearest even; saturates at +-65504, NaN stays NaN
   void (*f32_from_bf16)(float* out, const uint16_t* x, int64_t n);
   void (*f32_from_f16)(float* out, const uint16_t* x, int64_t n);
-  // Each run of `run` elements (a power of two up to 256 that divides n) times the Walsh-Hadamard matrix / sqrt(run), its own inverse.
+  // Each run of `run` elements (a power of two up to 512 that divides n) times the Walsh-Hadamard matrix / sqrt(run), its own inverse.
   void (*rotate)(float* x, int64_t n, int64_t run) = nullptr;
   // A row for the products above: x = (out - 128) * the returned scale, which is absmax / 127; 0 for a row of zeros, NaN where one is.
   float (*u8_from_f32)(uint8_t* out, const float* x, int64_t n, int64_t padded) = nullptr;

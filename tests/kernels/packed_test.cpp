@@ -169,7 +169,7 @@ TEST_P(PackedProducts, QuantizedRows) {
 
 // Against sums over the matrix itself, whose element (i, j) is (-1)^(number of bits set in both) / sqrt(run).
 TEST_P(PackedProducts, RotatedRuns) {
-  for (const int64_t run : {1, 2, 4, 8, 16, 32, 64, 128, 256})
+  for (const int64_t run : {1, 2, 4, 8, 16, 32, 64, 128, 256, 512})
     for (const int64_t runs : {0, 1, 3, 5}) {
       const int64_t n = run * runs;
       std::vector<float> x = random_floats(n + 1, 7, 1), got = x, want = x;
