@@ -1,5 +1,7 @@
 // Which kernels run: the best level that the CPU and the operating system both support, unless HADAL_ISA asks for a lower one.
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -10,12 +12,24 @@
 namespace hadal {
 namespace {
 
-constexpr Isa levels[] = {Isa::scalar, Isa::avx2, Isa::avx512};
-constexpr const char* names[] = {"scalar", "avx2", "avx512"};
+constexpr const char* names[] = {"scalar", "avx2", "avx512", "vnni", "amx"};
 
 bool has_f16c() {  // clang 14 does not know the name; its registers are those of avx2, which are asked for with it
   unsigned a, b, c, d;
   return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;
+}
+
+// Tiles are saved only for processes that ask Linux for it; it then holds for all their threads.
+bool may_use_tiles() {
+  constexpr unsigned tile_feature = 1u << 24, tile_products_int8 = 1u << 25, saved_by_system = 3u << 17;  // XCR0: TILECFG and TILEDATA
+  constexpr long request_permission = 0x1023, tile_data = 18;
+  unsigned a, b, c, d;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & bit_OSXSAVE) == 0) return false;
+  if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & tile_feature) == 0 || (d & tile_products_int8) == 0) return false;
+  unsigned low, high;
+  asm("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  if ((low & saved_by_system) != saved_by_system) return false;
+  return syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
 }
 
 }  // namespace
@@ -26,7 +40,10 @@ Isa best_isa() {
   if (!avx2) return Isa::scalar;
   const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512dq");
-  return avx512 ? Isa::avx512 : Isa::avx2;
+  if (!avx512) return Isa::avx2;
+  if (!__builtin_cpu_supports("avx512vnni")) return Isa::avx512;
+  static const bool tiles = may_use_tiles();
+  return tiles ? Isa::amx : Isa::vnni;
 }
 
 Kernels kernels_for(Isa isa) {
@@ -38,16 +55,17 @@ Kernels kernels_for(Isa isa) {
   if (isa >= Isa::avx2) fill_avx2_attend(k);
   fill_scalar_packed(k);
   if (isa >= Isa::avx2) fill_avx2_packed(k);
-  if (isa >= Isa::avx512 && __builtin_cpu_supports("avx512vnni")) {
+  if (isa >= Isa::vnni) {
     fill_vnni_attend(k);
     fill_vnni_packed(k);
   }
+  if (isa >= Isa::amx) fill_amx_packed(k);
   k.name = names[int(isa)];
   return k;
 }
 
 bool parse_isa(const char* name, Isa* isa) {
-  for (const Isa level : levels) {
+  for (const Isa level : isa_levels) {
     if (std::strcmp(names[int(level)], name) != 0) continue;
     *isa = level;
     return true;

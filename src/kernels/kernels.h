@@ -81,10 +81,11 @@ struct Kernels {
   int64_t (*integer_peak)(int64_t rounds) = nullptr;  // the same of the integer products of gemm_u8_*; operations done
 };
 
-enum class Isa { scalar, avx2, avx512 };
+enum class Isa { scalar, avx2, avx512, vnni, amx };
+constexpr Isa isa_levels[] = {Isa::scalar, Isa::avx2, Isa::avx512, Isa::vnni, Isa::amx};
 Isa best_isa();                // what this CPU and this OS allow
 Kernels kernels_for(Isa isa);  // each level overrides what it does better than the one below
-Isa chosen_isa();              // best_isa(), lowered by the environment: HADAL_ISA=scalar|avx2|avx512
+Isa chosen_isa();              // best_isa(), lowered by the environment: HADAL_ISA=scalar|avx2|avx512|vnni|amx
 const Kernels& kernels();      // kernels_for(chosen_isa()), made once
 
 // Kernels cannot throw: a program asks this first and reports. Returns the value of HADAL_ISA when it names no level, else null.
@@ -97,6 +98,7 @@ void fill_avx512(Kernels& k);
 void fill_scalar_packed(Kernels& k);
 void fill_avx2_packed(Kernels& k);
 void fill_vnni_packed(Kernels& k);
+void fill_amx_packed(Kernels& k);
 void fill_scalar_attend(Kernels& k);
 void fill_avx2_attend(Kernels& k);
 void fill_vnni_attend(Kernels& k);

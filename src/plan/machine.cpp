@@ -91,7 +91,7 @@ Machine probe_machine(bool measure) {
             .memory = physical_memory(),
             .available = available_memory(),
             .huge_pages = huge_page_setting()};
-  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512}) {
+  for (const Isa isa : isa_levels) {
     const bool usable = isa <= best_isa();
     const Kernels k = kernels_for(isa);  // filling the table runs none of its instructions
     IsaLevel level{.name = k.name, .usable = usable, .used = m.isa == k.name};
@@ -107,7 +107,7 @@ Machine probe_machine(bool measure) {
 }
 
 void check_isa_wish() {
-  if (const char* name = unknown_isa()) throw Error("HADAL_ISA: expected scalar, avx2 or avx512, found \"{}\"", name);
+  if (const char* name = unknown_isa()) throw Error("HADAL_ISA: expected scalar, avx2, avx512, vnni or amx, found \"{}\"", name);
 }
 
 }  // namespace hadal

@@ -7,7 +7,7 @@
 namespace hadal {
 
 struct IsaLevel {
-  std::string name;      // scalar, avx2, avx512
+  std::string name;      // scalar, avx2, avx512, vnni, amx
   bool usable, used;     // this CPU and operating system have it; the kernels run it
   double flops_one = 0;  // f32 operations per second of one thread, multiply and add counted as two; 0: not measured
   double ops_one = 0;    // the same of products of 8-bit integers

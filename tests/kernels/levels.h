@@ -17,7 +17,7 @@ inline const std::vector<int64_t> sizes = {0, 1, 7, 8, 15, 16, 17, 31, 33, 127, 
 
 inline std::vector<Isa> levels() {
   std::vector<Isa> all;
-  for (const Isa isa : {Isa::scalar, Isa::avx2, Isa::avx512})
+  for (const Isa isa : isa_levels)
     if (isa <= best_isa()) all.push_back(isa);
   return all;
 }

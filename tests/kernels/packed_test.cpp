@@ -6,10 +6,28 @@
 #include "levels.h"
 
 namespace hadal {
+
+void fill_software_tiles(Kernels& k);  // kernels/amx/packed.cpp once more, see CMakeLists.txt
+
 namespace {
 
-class PackedProducts : public EveryLevel {};
-INSTANTIATE_TEST_SUITE_P(Levels, PackedProducts, testing::ValuesIn(levels()), level_name);
+// Every level of this machine, and the AMX kernels over a software model of the tiles, which wants no more than VNNI.
+std::vector<Kernels> tables() {
+  std::vector<Kernels> all;
+  for (const Isa isa : levels()) all.push_back(kernels_for(isa));
+  if (best_isa() < Isa::vnni) return all;
+  all.push_back(kernels_for(Isa::vnni));
+  fill_software_tiles(all.back());
+  all.back().name = "software_tiles";
+  return all;
+}
+
+class PackedProducts : public testing::TestWithParam<Kernels> {
+ protected:
+  const Kernels &k = GetParam(), reference = kernels_for(Isa::scalar);
+};
+INSTANTIATE_TEST_SUITE_P(Levels, PackedProducts, testing::ValuesIn(tables()),
+                         [](const testing::TestParamInfo<Kernels>& info) { return std::string(info.param.name); });
 
 constexpr DType formats[] = {DType::w8, DType::w4, DType::w3, DType::w2};
 

@@ -19,7 +19,7 @@ TEST(Machine, WithoutMeasuringItOnlyReads) {
   EXPECT_EQ(m.threads, pool().threads());
   EXPECT_EQ(m.memory, physical_memory());
   EXPECT_LE(m.available, m.memory);
-  ASSERT_EQ(m.levels.size(), 3u);
+  ASSERT_EQ(m.levels.size(), 5u);
   EXPECT_TRUE(m.levels[0].usable) << "scalar runs everywhere";
   int used = 0;
   for (const IsaLevel& level : m.levels) {
@@ -55,7 +55,7 @@ TEST(Machine, AnUnknownLevelIsReported) {
     check_isa_wish();
     ADD_FAILURE() << "accepted";
   } catch (const Error& e) {
-    EXPECT_STREQ(e.what(), "HADAL_ISA: expected scalar, avx2 or avx512, found \"mmx\"");
+    EXPECT_STREQ(e.what(), "HADAL_ISA: expected scalar, avx2, avx512, vnni or amx, found \"mmx\"");
   }
   ::setenv("HADAL_ISA", "scalar", 1);
   EXPECT_NO_THROW(check_isa_wish());

@@ -15,7 +15,7 @@ GOLDEN = ROOT / "tests" / "golden"
 sys.path.insert(0, str(GOLDEN))
 from cases import CASES  # noqa: E402
 
-LEVELS = ("scalar", "avx2", "avx512")
+LEVELS = ("scalar", "avx2", "avx512", "vnni", "amx")
 
 
 @dataclass
@@ -74,7 +74,8 @@ def hadal():
 
 def machine_has(level):
     flags = pathlib.Path("/proc/cpuinfo").read_text().split("flags", 1)[-1].split("\n", 1)[0].split()
-    return {"scalar": True, "avx2": "avx2" in flags and "fma" in flags, "avx512": "avx512bw" in flags}[level]
+    return {"scalar": True, "avx2": "avx2" in flags and "fma" in flags, "avx512": "avx512bw" in flags,
+            "vnni": "avx512_vnni" in flags, "amx": "amx_int8" in flags}[level]
 
 
 @pytest.fixture(params=LEVELS)
