@@ -7,7 +7,7 @@
 //   a rows, tmm4 [ tmm0 |  tmm1 ]
 //           tmm5 [ tmm2 |  tmm3 ]   sums
 #include "kernels/amx/tile.inc.h"
-#include "kernels/vnni/packed.inc.h"
+#include "kernels/vnni/stream.inc.h"
 
 namespace hadal {
 namespace {

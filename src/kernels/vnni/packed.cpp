@@ -5,7 +5,7 @@
 //
 //            k -> 4 bytes of 12 rows of a, broadcast
 //   a rows   [....]  x  [ 16 rows of w | 16 rows of w ]  ->  12 x 32 sums, kept for the whole of k
-#include "kernels/vnni/packed.inc.h"
+#include "kernels/vnni/stream.inc.h"
 
 namespace hadal {
 namespace {

@@ -1,5 +1,5 @@
-// What the products with packed weights share on AVX-512 VNNI and on AMX: lines of integers from every format, sums to floats, and the
-// products of so few rows that memory decides. No external name: each level that includes this keeps its own copy.
+// Packed weights as lines of 64 integers, 4 columns of k for 16 rows, out of every format, and exact sums as floats: what the products on
+// AVX-512 VNNI and on AMX share. No external name: each level that includes this keeps its own copy.
 #pragma once
 #include <immintrin.h>
 
@@ -124,45 +124,6 @@ INLINE void finish(const PackedArgs& g, int64_t m, int64_t panel, Sums sum) {
   const __m512i exact = _mm512_sub_epi32(__m512i(sum), _mm512_slli_epi32(_mm512_maskz_loadu_epi32(live, g.w_sum + n), 7));
   const __m512 scaled = _mm512_mul_ps(_mm512_cvtepi32_ps(exact), _mm512_maskz_loadu_ps(live, g.w_scale + n));
   _mm512_mask_storeu_ps(g.c + m * g.ldc + n, live, _mm512_mul_ps(scaled, _mm512_set1_ps(g.a_scale[m])));
-}
-
-// Rows [0, M) of a by P panels, unpacked in registers.
-template <class Format, int M, int P>
-void stream(const PackedArgs& g, const int64_t (&panel)[P]) {
-  constexpr int64_t ahead = 2 * Format::block_bytes;
-  const uint8_t* at[P];
-  Sums sum[P][M];
-  each<P>([&](auto p) ALWAYS_INLINE {
-    at[p] = static_cast<const uint8_t*>(g.w) + panel[p] * g.k_blocks * Format::block_bytes;
-    each<M>([&](auto m) ALWAYS_INLINE { sum[p][m] = Sums{}; });
-  });
-  for (int64_t b = 0; b < g.k_blocks; ++b) {
-    const uint8_t* a = g.a + b * block_cols;
-    each<P>([&](auto p) ALWAYS_INLINE {
-      each<Format::block_bytes / 64>([&](int i) ALWAYS_INLINE { _mm_prefetch(at[p] + ahead + 64 * i, _MM_HINT_T0); });
-    });
-    Format::template lines<P>(at, [&](int line, const Sums(&w)[P]) ALWAYS_INLINE {
-      each<M>([&](auto m) ALWAYS_INLINE {
-        const __m512i left = four_columns(a + m * g.lda + 4 * line);
-        each<P>([&](auto p) ALWAYS_INLINE { sum[p][m] = products(sum[p][m], left, w[p]); });
-      });
-    });
-    each<P>([&](auto p) ALWAYS_INLINE { at[p] += Format::block_bytes; });
-  }
-  each<P>([&](auto p) ALWAYS_INLINE { each<M>([&](auto m) ALWAYS_INLINE { finish(g, m, panel[p], sum[p][m]); }); });
-}
-
-template <class Format, int M>
-void stream_panels(const PackedArgs& g) {
-  const int64_t panels = (g.n + panel_rows - 1) / panel_rows, half = panels / 2;
-  for (int64_t p = 0; p < half; ++p) stream<Format, M, 2>(g, {p, p + half});
-  if (panels % 2) stream<Format, M, 1>(g, {panels - 1});
-}
-
-template <class Format, int M = Format::few_rows>
-INLINE void stream_rows(const PackedArgs& g) {
-  if (g.m == M) return stream_panels<Format, M>(g);
-  if constexpr (M > 1) stream_rows<Format, M - 1>(g);
 }
 
 }  // namespace
