@@ -30,9 +30,10 @@ struct Options {
   bool profile = false, json = false;
 };
 
-std::string name_of(const Figure& f) {
+std::string name_of(const Figure& f, bool one_token = false) {
   if (f.prefill) return fmt::format("prefill of {} tokens", with_commas(f.tokens));
-  return fmt::format("decode of {} tokens behind {}, batch {}", f.tokens, with_commas(f.depth), f.batch);
+  return fmt::format("decode of {} behind {}, batch {}", one_token ? "one token" : fmt::format("{} tokens", f.tokens), with_commas(f.depth),
+                     f.batch);
 }
 
 std::vector<Figure> figures_of(const Options& options, const Model& model, DType cache) {
@@ -134,36 +135,42 @@ void run(const Options& options) {
   InterruptGuard guard;
   MeasureOptions how{.cache = options.feeding.cache_for(model), .chunk = options.feeding.chunk, .repeats = options.repeat};
   std::vector<Figure> figures = figures_of(options, model, how.cache);
-  const Machine machine = probe_machine(true);
-  Json json{{"machine", machine_json(machine)}, {"results", Json::array()}};
-  std::string text;
+  if (options.profile) figures = profiled(figures);
+  std::vector<Breakdown> breakdowns;
+  Machine machine = probe_machine(true);
   {
     Progress progress("bench", options.profile ? "profiles" : "figures");
-    const std::vector<Figure> wanted = options.profile ? profiled(figures) : figures;
     int64_t done = 0;
-    std::string now;
     how.between_passes = [&] {
       if (interrupted()) throw Error("interrupted");
-      progress.update(done, int64_t(wanted.size()), now);
+      progress.update(done, int64_t(figures.size()), name_of(figures[size_t(done)]));
     };
-    std::vector<std::vector<std::string>> rows{{"test", "tokens", "depth", "batch", "tokens/s", "spread", "limit", "share"}};
-    for (Figure f : wanted) {
-      now = name_of(f);
-      if (options.profile) {
-        const Breakdown breakdown = profile(model, how, f);
-        json["profiles"].push_back(profile_json(f, breakdown, machine));
-        if (f.prefill == false) now = fmt::format("decode of one token behind {}, batch {}", with_commas(f.depth), f.batch);
-        text += (done > 0 ? "\n" : "") + now + "\n" + profile_table(breakdown, machine);
-      } else {
-        measure(model, machine, how, f);
-        json["results"].push_back(json_of(f));
-        json["spread"].push_back(f.spread());
-        rows.push_back(row_of(f));
-      }
+    for (Figure& f : figures) {
+      if (options.profile)
+        breakdowns.push_back(profile(model, how, f));
+      else
+        measure(model, how, f);
       ++done;
     }
-    if (!options.profile) text = table(rows, "lrrrrrrr");
   }
+  keep_best(machine, probe_machine(true));  // machines have their moments
+
+  Json json{{"machine", machine_json(machine)}, {"results", Json::array()}};
+  std::string text;
+  std::vector<std::vector<std::string>> rows{{"test", "tokens", "depth", "batch", "tokens/s", "spread", "limit", "share"}};
+  for (size_t i = 0; i < figures.size(); ++i) {
+    Figure& f = figures[i];
+    if (options.profile) {
+      json["profiles"].push_back(profile_json(f, breakdowns[i], machine));
+      text += (i > 0 ? "\n" : "") + name_of(f, true) + "\n" + profile_table(breakdowns[i], machine);
+    } else {
+      f.least = least_seconds(machine, f.work);
+      json["results"].push_back(json_of(f));
+      json["spread"].push_back(f.spread());
+      rows.push_back(row_of(f));
+    }
+  }
+  if (!options.profile) text = table(rows, "lrrrrrrr");
   if (options.json) return put(json.dump(2) + "\n");
   put(text);
   note(fmt::format("{} threads, {}; measured: reads {}/s, peak {} GFLOPS in f32, {} GOPS in int8", machine.threads, machine.isa,

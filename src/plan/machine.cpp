@@ -106,6 +106,12 @@ Machine probe_machine(bool measure) {
   return m;
 }
 
+void keep_best(Machine& machine, const Machine& again) {
+  for (double Machine::*figure :
+       {&Machine::read_one, &Machine::read_all, &Machine::flops_one, &Machine::flops_all, &Machine::ops_one, &Machine::ops_all})
+    machine.*figure = std::max(machine.*figure, again.*figure);
+}
+
 void check_isa_wish() {
   if (const char* name = unknown_isa()) throw Error("HADAL_ISA: expected scalar, avx2, avx512, vnni or amx, found \"{}\"", name);
 }

@@ -29,6 +29,9 @@ struct Machine {
 // measure: also runs the measurements, about two seconds in all. Takes up to 512 MB for them; Error when not even 64 MB are there.
 Machine probe_machine(bool measure);
 
+// The greater of each measured figure: what disturbs a measurement only makes it smaller.
+void keep_best(Machine& machine, const Machine& again);
+
 // Error when HADAL_ISA names no level: kernels cannot report it themselves.
 void check_isa_wish();
 

@@ -124,7 +124,7 @@ int64_t cache_bytes(const Model& model, DType cache, const Figure& figure) {
   return KvCache::bytes(model.config, cache, rows_of(figure) * figure.batch, figure.batch);
 }
 
-void measure(const Model& model, const Machine& machine, const MeasureOptions& options, Figure& figure) {
+void measure(const Model& model, const MeasureOptions& options, Figure& figure) {
   CHECK(figure.tokens > 0 && figure.batch > 0 && (!figure.prefill || (figure.batch == 1 && figure.depth == 0)));
   Runner runner(model, options, figure);
   // The first run finds cold caches and unmapped pages. A decode counts there how many experts its rows need.
@@ -133,7 +133,9 @@ void measure(const Model& model, const Machine& machine, const MeasureOptions& o
   PassShape shape = shape_of(figure, figure.tokens);
   const int64_t passes = figure.prefill ? 1 : figure.tokens, chosen_by = moe_layers(model.config) * passes;
   if (!figure.prefill && chosen_by > 0) shape.experts = double(first.experts) / double(chosen_by);
-  figure.least = double(passes) * least_seconds(machine, sum(work_of(model, options.cache, shape)));
+  const Work one = sum(work_of(model, options.cache, shape));
+  figure.work = {};
+  for (int64_t i = 0; i < passes; ++i) figure.work += one;
   figure.seconds = 1e30, figure.slowest = 0;
   for (int64_t i = 0; i < options.repeats; ++i) {
     const auto start = Clock::now();

@@ -47,6 +47,16 @@ TEST(Machine, Measures) {
   }
 }
 
+TEST(Machine, TheBestOfTwoMeasurements) {
+  Machine a, b;
+  a.read_all = 5, a.ops_all = 1, a.flops_one = 2;
+  b.read_all = 3, b.ops_all = 7, b.flops_one = 2;
+  keep_best(a, b);
+  EXPECT_EQ(a.read_all, 5);
+  EXPECT_EQ(a.ops_all, 7);
+  EXPECT_EQ(a.flops_one, 2);
+}
+
 TEST(Machine, AnUnknownLevelIsReported) {
   const char* original = std::getenv("HADAL_ISA");
   const std::string kept = original ? original : "";

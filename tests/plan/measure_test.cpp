@@ -26,7 +26,8 @@ TEST_P(Measure, Figures) {
                    Figure{.tokens = 3, .depth = 1, .batch = 2}, Figure{.tokens = 5, .depth = 129, .batch = 3}}) {
     int64_t passes = 0;
     const MeasureOptions options{.cache = DType::f16, .chunk = 64, .repeats = 2, .between_passes = [&] { ++passes; }};
-    measure(model, slow_machine(), options, f);
+    measure(model, options, f);
+    f.least = least_seconds(slow_machine(), f.work);
     EXPECT_EQ(passes, 3 * (f.prefill ? (f.tokens + 63) / 64 : f.tokens));
     EXPECT_GT(f.seconds, 0);
     EXPECT_GE(f.spread(), 0);
@@ -37,7 +38,7 @@ TEST_P(Measure, Figures) {
 
 TEST_P(Measure, Breakdowns) {
   const Model model = random_model(GetParam().config, DType::f32, 1);
-  for (const Figure f : {Figure{.prefill = true, .tokens = 200}, Figure{.tokens = 5, .depth = 65, .batch = 3}}) {
+  for (const Figure& f : {Figure{.prefill = true, .tokens = 200}, Figure{.tokens = 5, .depth = 65, .batch = 3}}) {
     const Breakdown b = profile(model, {.cache = DType::f32, .chunk = 200, .repeats = 2}, f);
     for (int i = 0; i < phases; ++i) {
       if (b.work[size_t(i)].bytes == 0) continue;
@@ -56,13 +57,13 @@ TEST(MeasureErrors, ACacheThatDoesNotFit) {
   const Model model = random_model(small_configs()[0].config, DType::f32, 1);
   Figure f{.tokens = 1, .depth = 1 << 20, .batch = 1 << 16};
   EXPECT_GT(cache_bytes(model, DType::f16, f), int64_t(1) << 42);
-  EXPECT_THROW(measure(model, slow_machine(), {}, f), Error);
+  EXPECT_THROW(measure(model, {}, f), Error);
 }
 
 TEST(MeasureErrors, WhatThePassesCallMayEndIt) {
   const Model model = random_model(small_configs()[0].config, DType::f32, 1);
   Figure f{.tokens = 4};
-  EXPECT_THROW(measure(model, slow_machine(), {.between_passes = [] { throw Error("enough"); }}, f), Error);
+  EXPECT_THROW(measure(model, {.between_passes = [] { throw Error("enough"); }}, f), Error);
 }
 
 }  // namespace
