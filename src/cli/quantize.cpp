@@ -87,10 +87,12 @@ void run(const Options& options) {
       write_atomically(folder / "config.json", [&](std::ostream& out) { out << text << "\n"; });
     } else {
       const ModelSource source = open_model(options.paths[0]);
-      const ModelConfig config = source.config();
+      ModelConfig config = source.config();
       const Checkpoint checkpoint = source.checkpoint();
+      config.load_draft =
+          config.draft_layers > 0 && checkpoint.tensors.contains(fmt::format("model.layers.{}.eh_proj.weight", config.layers));
       report = pack_model(config, *weights_of(config, checkpoint), folder, how);
-      write_text_side(source, folder, options.weights.weights);
+      write_text_side(source, folder, options.weights.weights, config.load_draft ? 1 : 0);
     }
     show(report, folder.string(), options);
   } catch (const Stopped&) {

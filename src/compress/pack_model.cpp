@@ -11,7 +11,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr int64_t slab_bytes = int64_t(8) << 20;  // of one step
+constexpr int64_t slab_bytes = int64_t(1) << 20;  // of one step
 constexpr int64_t page = 4096;                    // what direct reads of an expert are aligned to
 
 struct Piece {  // one parameter and what it becomes

@@ -33,6 +33,8 @@ std::optional<DType> Recipe::type_of(const ModelConfig& c, const std::string& na
     if (!routed) type = DType::w4;  // w3 and w2 are for the many that are rarely used
     if (role == Role::embedding || name.starts_with("lm_head.") || has(".kv_b_proj.") || has(".kv_a_proj_with_mqa.") || has(".indexer."))
       type = DType::w8;
+    // Few keys and values shared by many queries: they weigh little and err much.
+    if (c.attention == AttentionKind::gqa && 2 * c.kv_heads <= c.heads && (has(".k_proj.") || has(".v_proj."))) type = DType::w8;
   }
   for (const auto& [pattern, kept] : keep)
     if (::fnmatch(pattern.c_str(), name.c_str(), 0) == 0) {

@@ -17,7 +17,7 @@ namespace hadal {
 namespace {
 
 constexpr int64_t data_alignment = 4096;  // of the first tensor, so that alignments inside the data hold in the file
-constexpr size_t buffer_bytes = size_t(4) << 20;
+constexpr size_t buffer_bytes = size_t(1) << 20;
 constexpr uint64_t first_checksum = 0x6861'6461'6c00'0000;
 
 struct Layout {

@@ -93,7 +93,7 @@ void write_text(const fs::path& path, const std::string& text) {
 
 }  // namespace
 
-std::string config_json(const ModelConfig& c, const std::string& weights) {
+std::string config_json(const ModelConfig& c, const std::string& weights, int64_t drafts) {
   Json json{{"model_type", c.family}};
   json["vocab_size"] = c.vocab;
   json["hidden_size"] = c.dim;
@@ -103,7 +103,7 @@ std::string config_json(const ModelConfig& c, const std::string& weights) {
   json["max_position_embeddings"] = c.context;
   json["rms_norm_eps"] = c.norm_eps;
   json["tie_word_embeddings"] = c.tied_head;
-  json["num_nextn_predict_layers"] = 0;  // drafting layers are not written
+  json["num_nextn_predict_layers"] = drafts;
   json["rope_theta"] = c.rope.theta;
   json["rope_interleave"] = c.rope.layout == RopeLayout::pairs;
   json["rope_scaling"] = rope_json(c.rope);
@@ -124,26 +124,26 @@ std::string config_json(const ModelConfig& c, const std::string& weights) {
   return text;
 }
 
-std::string packed_config_json(const std::string& published, const std::string& weights) {
+std::string packed_config_json(const std::string& published, const std::string& weights, int64_t drafts) {
   Json json = parse(published, "config.json");
   json["quantization_config"] = quantization(weights);
   for (const char* key : {"num_nextn_predict_layers", "num_mtp_layers"})
-    if (json.contains(key)) json[key] = 0;
-  if (json.value("model_type", "").starts_with("deepseek_v3")) json["num_nextn_predict_layers"] = 0;  // the family's default is 1
+    if (json.contains(key)) json[key] = drafts;
+  if (json.value("model_type", "").starts_with("deepseek_v3")) json["num_nextn_predict_layers"] = drafts;  // the family's default is 1
   return json.dump(1, ' ', false, Json::error_handler_t::replace);
 }
 
-void write_text_side(const ModelSource& source, const fs::path& folder, const std::string& weights) {
+void write_text_side(const ModelSource& source, const fs::path& folder, const std::string& weights, int64_t drafts) {
   if (const auto gguf = source.gguf()) {
     write_text(folder / "tokenizer.gguf", gguf->metadata_alone());
     if (const std::string* chat = gguf->text("tokenizer.chat_template"); chat && !chat->empty())
       write_text(folder / "chat_template.jinja", *chat);
-    return write_text(folder / "config.json", config_json(source.config(), weights));
+    return write_text(folder / "config.json", config_json(source.config(), weights, drafts));
   }
   for (const char* name : {"generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
                            "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model", "tokenizer.gguf", "chat_template.jinja"})
     if (fs::exists(source.path() / name)) write_text(folder / name, read_text(source.path() / name, longest_text));
-  write_text(folder / "config.json", packed_config_json(read_text(source.path() / "config.json", longest_text), weights));
+  write_text(folder / "config.json", packed_config_json(read_text(source.path() / "config.json", longest_text), weights, drafts));
 }
 
 void write_index(const fs::path& folder, const std::map<std::string, std::string>& file_of_tensor, int64_t bytes) {

@@ -12,12 +12,12 @@ namespace hadal {
 
 // A config.json from which parse_config makes the same configuration. `weights`: what quantization_config says, e.g. "w4"; empty: nothing.
 // Error: a configuration that the published keys (and docs/formats.md's few of our own) cannot express.
-std::string config_json(const ModelConfig& config, const std::string& weights);
-// A published config.json with its quantization_config replaced and draft layers, which are not written, taken out.
-std::string packed_config_json(const std::string& published, const std::string& weights);
+std::string config_json(const ModelConfig& config, const std::string& weights, int64_t drafts = 0);
+// A published config.json with its quantization_config and the number of its draft layers replaced.
+std::string packed_config_json(const std::string& published, const std::string& weights, int64_t drafts);
 
 // Everything but weights and the index: configuration, tokenizer, chat template, defaults of sampling.
-void write_text_side(const ModelSource& source, const std::filesystem::path& folder, const std::string& weights);
+void write_text_side(const ModelSource& source, const std::filesystem::path& folder, const std::string& weights, int64_t drafts);
 
 // model.safetensors.index.json
 void write_index(const std::filesystem::path& folder, const std::map<std::string, std::string>& file_of_tensor, int64_t bytes);

@@ -4,13 +4,41 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <malloc.h>
+
+#include <atomic>
+#include <cstdlib>
 #include <cstring>
+#include <new>
 
 #include "core/error.h"
 #include "core/files.h"
 #include "infer/model.h"
 #include "model/safetensors_writer.h"
 #include "tests/model/made_files.h"
+
+namespace {
+std::atomic<bool> counting = false;
+std::atomic<int64_t> allocated = 0, most_allocated = 0;
+
+void count(int64_t bytes) {
+  if (!counting) return;
+  const int64_t now = allocated += bytes;
+  for (int64_t most = most_allocated; now > most && !most_allocated.compare_exchange_weak(most, now);) continue;
+}
+}  // namespace
+
+void* operator new(size_t bytes) {
+  void* at = std::malloc(bytes);
+  if (!at) throw std::bad_alloc();
+  count(int64_t(::malloc_usable_size(at)));
+  return at;
+}
+void operator delete(void* at) noexcept {
+  count(-int64_t(::malloc_usable_size(at)));
+  std::free(at);
+}
+void operator delete(void* at, size_t) noexcept { operator delete(at); }
 
 namespace hadal {
 namespace {
@@ -24,10 +52,11 @@ fs::path golden(const std::string& name) {
 PackOptions recipe(DType type) { return {.recipe = {type, {}}, .recipe_text = std::string(name_of(type)), .shard_bytes = 60'000}; }
 
 PackingReport pack(const ModelSource& source, const fs::path& folder, const PackOptions& options) {
-  const ModelConfig config = source.config();
+  ModelConfig config = source.config();
   const Checkpoint checkpoint = source.checkpoint();
+  config.load_draft = config.draft_layers > 0 && checkpoint.tensors.contains(fmt::format("model.layers.{}.eh_proj.weight", config.layers));
   const PackingReport report = pack_model(config, *weights_of(config, checkpoint), folder, options);
-  write_text_side(source, folder, options.recipe_text);
+  write_text_side(source, folder, options.recipe_text, config.load_draft ? 1 : 0);
   return report;
 }
 
@@ -172,6 +201,31 @@ TEST(PackModel, ADiskThatFailsIsAnErrorAndLeavesNothing) {
   EXPECT_THAT(message, testing::AllOf(testing::HasSubstr("cannot write"), testing::HasSubstr("No space left on device")));
   EXPECT_FALSE(fs::exists(folder.path() / "full.safetensors"));
   EXPECT_FALSE(fs::is_symlink(folder.path() / "full.safetensors.part"));
+}
+
+TEST(PackModel, MemoryStaysBelowTwoLayers) {
+  ModelConfig config = ModelSource(golden("llama")).config();
+  config.dim = 512, config.heads = config.kv_heads = 8, config.head_dim = 64, config.ffn_dim = 4096, config.vocab = 20'000,
+  config.layers = 3;
+  const std::vector<uint16_t> values(size_t(config.vocab * config.dim), f32_to_bf16(0.5f));  // all tensors share them
+  Checkpoint checkpoint;
+  Params<int> params = make_params<int>(config);
+  for_each_param(config, params, [&](const std::string& name, Shape s, Role, int&) {
+    const std::vector<int64_t> shape = s.cols == 1 ? std::vector{s.rows} : std::vector{s.rows, s.cols};
+    checkpoint.tensors[name] = {DType::bf16, shape, {}, reinterpret_cast<const std::byte*>(values.data()), size_t(s.rows * s.cols) * 2};
+  });
+  const test::Folder folder;
+  PackOptions options = recipe(DType::w4);
+  options.shard_bytes = 1 << 30;
+  const auto weights = weights_of(config, checkpoint);
+  allocated = most_allocated = 0;
+  counting = true;
+  const PackingReport report = pack_model(config, *weights, folder.path(), options);
+  counting = false;
+  const int64_t layer = (sum_of(report).bytes - parts_of(report).at("embedding").bytes * 2) / config.layers;
+  EXPECT_GT(layer, 3 << 20);
+  EXPECT_LT(most_allocated, 2 * layer);
+  EXPECT_GT(most_allocated, 1 << 20) << "nothing was counted";
 }
 
 TEST(PackModel, RandomWeightsOfAShape) {

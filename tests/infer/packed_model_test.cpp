@@ -127,6 +127,8 @@ TEST(Recipe, GivesEachPartItsType) {
   EXPECT_EQ(type(v2, w2, "model.layers.3.mlp.shared_experts.up_proj.weight"), "W4");
   EXPECT_EQ(type(v2, w4, "model.layers.3.self_attn.o_proj.weight"), "W4");
   EXPECT_EQ(type(v2, w8, "model.layers.3.self_attn.o_proj.weight"), "W8");
+  EXPECT_EQ(type(preset("smollm2-135m"), w4, "model.layers.3.self_attn.k_proj.weight"), "W8");
+  EXPECT_EQ(type(preset("coder-1.3b"), w4, "model.layers.3.self_attn.k_proj.weight"), "W4");  // as many keys as queries
   EXPECT_EQ(type(v2, w4, "lm_head.weight"), "W8");
   EXPECT_EQ(type(v2, none, "lm_head.weight"), "stored");
   EXPECT_EQ(type(v2, f16, "lm_head.weight"), "F16");

@@ -58,7 +58,7 @@ TEST(WriteConfig, APublishedFileKeepsItsOtherKeys) {
   const std::string text =
       packed_config_json(R"({"model_type": "deepseek_v3", "quantization_config": {"quant_method": "fp8", "fmt": "e4m3"},
     "num_nextn_predict_layers": 1, "future_key": [1, 2]})",
-                         "w4");
+                         "w4", 0);
   EXPECT_THAT(text,
               testing::AllOf(testing::HasSubstr("future_key"), testing::HasSubstr("\"hadal\""), testing::Not(testing::HasSubstr("fp8"))));
   EXPECT_EQ(parse_config(text, "", "written").draft_layers, 0);
