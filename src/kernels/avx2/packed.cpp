@@ -1,4 +1,5 @@
-// Products with packed weights on AVX2. A panel is unpacked once into 16 k bytes that stay in the caches; half a line, 32 bytes, holds 4
+// Products with packed weights on AVX2. A panel is unpacked once, by blocks for few rows of a, whole
+// for many, into bytes that stay in the caches; half a line, 32 bytes, holds 4
 // columns of k for 8 rows of w. vpmaddubsw wants one operand without sign: |w| times a with the sign of w gives pairs of at most
 // 2 x 128 x 127, which 16 bits hold; vpmaddwd with ones adds the pairs. A tile is 4 rows of a by one panel: 8 sums in registers.
 //
@@ -13,7 +14,7 @@ namespace {
 #define ALWAYS_INLINE __attribute__((always_inline))
 #define INLINE ALWAYS_INLINE inline
 
-constexpr int64_t block_cols = 128, panel_rows = 16;
+constexpr int64_t block_cols = 128, panel_rows = 16, unpacked_bytes = 2048;  // of a block
 constexpr int tile_m = 4;
 using Sums = int32_t __attribute__((vector_size(32)));  // g++ keeps arrays of __m256i in memory, but not of this
 
@@ -86,6 +87,13 @@ struct Narrow {  // w2, and w3 with its plane of third bits
   }
 };
 
+template <class Format>
+INLINE void unpack_next(uint8_t* out, const uint8_t*& block) {
+  for (int64_t i = 0; i < Format::block_bytes; i += 64) _mm_prefetch(block + 4 * Format::block_bytes + i, _MM_HINT_T0);
+  Format::unpack(out, block);
+  block += Format::block_bytes;
+}
+
 // Columns [n, n + 8) of row m of c, as far as they exist; the factors come last and in the order of the scalar level.
 INLINE void finish(const PackedArgs& g, int64_t m, int64_t n, Sums sum) {
   alignas(32) float out[8];
@@ -98,24 +106,30 @@ INLINE void finish(const PackedArgs& g, int64_t m, int64_t n, Sums sum) {
   for (int64_t i = 0; i < count; ++i) g.c[m * g.ldc + n + i] = out[i] * g.w_scale[n + i] * g.a_scale[m];
 }
 
-template <int M>
-void tile(const PackedArgs& g, int64_t m0, int64_t n, const uint8_t* unpacked) {
+// Rows [m0, m0 + M) by one panel. It lies unpacked already, or `packed` names it: then its blocks are unpacked one by one, all into the
+// same bytes, and multiplied at once, so that memory and arithmetic work at the same time.
+template <class Format, int M>
+void tile(const PackedArgs& g, int64_t m0, int64_t n, uint8_t* unpacked, const uint8_t* packed) {
   Sums sum[M][2];
   each<M>([&](auto m) ALWAYS_INLINE { sum[m][0] = sum[m][1] = Sums{}; });
   const uint8_t* a = g.a + m0 * g.lda;
   const __m256i ones = _mm256_set1_epi16(1), bias = _mm256_set1_epi8(char(0x80));
-  for (int64_t k = 0; k < g.k_blocks * block_cols; k += 4) {
-    const __m256i w[2] = {load(unpacked + k * panel_rows), load(unpacked + k * panel_rows + 32)};
-    const __m256i size[2] = {_mm256_abs_epi8(w[0]), _mm256_abs_epi8(w[1])};
-    each<M>([&](auto m) ALWAYS_INLINE {
-      int32_t word;
-      __builtin_memcpy(&word, a + m * g.lda + k, 4);
-      const __m256i left = _mm256_xor_si256(_mm256_set1_epi32(word), bias);
-      each<2>([&](auto side) ALWAYS_INLINE {
-        const __m256i pairs = _mm256_maddubs_epi16(size[side], _mm256_sign_epi8(left, w[side]));
-        sum[m][side] += Sums(_mm256_madd_epi16(pairs, ones));
+  for (int64_t b = 0; b < g.k_blocks; ++b, a += block_cols) {
+    if (packed) unpack_next<Format>(unpacked, packed);
+    for (int64_t k = 0; k < block_cols; k += 4) {
+      const __m256i w[2] = {load(unpacked + k * panel_rows), load(unpacked + k * panel_rows + 32)};
+      const __m256i size[2] = {_mm256_abs_epi8(w[0]), _mm256_abs_epi8(w[1])};
+      each<M>([&](auto m) ALWAYS_INLINE {
+        int32_t word;
+        __builtin_memcpy(&word, a + m * g.lda + k, 4);
+        const __m256i left = _mm256_xor_si256(_mm256_set1_epi32(word), bias);
+        each<2>([&](auto side) ALWAYS_INLINE {
+          const __m256i pairs = _mm256_maddubs_epi16(size[side], _mm256_sign_epi8(left, w[side]));
+          sum[m][side] += Sums(_mm256_madd_epi16(pairs, ones));
+        });
       });
-    });
+    }
+    if (!packed) unpacked += unpacked_bytes;
   }
   each<M>([&](auto m) ALWAYS_INLINE {
     finish(g, m0 + m, n, sum[m][0]);
@@ -123,10 +137,10 @@ void tile(const PackedArgs& g, int64_t m0, int64_t n, const uint8_t* unpacked) {
   });
 }
 
-template <int M = tile_m>
-INLINE void tile_of_rows(int64_t rows, const PackedArgs& g, int64_t m, int64_t n, const uint8_t* unpacked) {
-  if (rows >= M) return tile<M>(g, m, n, unpacked);
-  if constexpr (M > 1) tile_of_rows<M - 1>(rows, g, m, n, unpacked);
+template <class Format, int M = tile_m>
+INLINE void tile_of_rows(int64_t rows, const PackedArgs& g, int64_t m, int64_t n, uint8_t* unpacked, const uint8_t* packed) {
+  if (rows >= M) return tile<Format, M>(g, m, n, unpacked, packed);
+  if constexpr (M > 1) tile_of_rows<Format, M - 1>(rows, g, m, n, unpacked, packed);
 }
 
 template <class Format>
@@ -135,11 +149,12 @@ void gemm(const PackedArgs& g) {
   auto* unpacked = static_cast<uint8_t*>(g.scratch);
   const auto* w = static_cast<const uint8_t*>(g.w);
   for (int64_t n = 0; n < g.n; n += panel_rows) {
-    for (int64_t b = 0; b < g.k_blocks; ++b, w += Format::block_bytes) {
-      for (int64_t i = 0; i < Format::block_bytes; i += 64) _mm_prefetch(w + 4 * Format::block_bytes + i, _MM_HINT_T0);
-      Format::unpack(unpacked + b * 2048, w);
+    if (g.m <= tile_m) {
+      tile_of_rows<Format>(g.m, g, 0, n, unpacked, w + n / panel_rows * g.k_blocks * Format::block_bytes);
+      continue;
     }
-    for (int64_t m = 0; m < g.m; m += tile_m) tile_of_rows(g.m - m, g, m, n, unpacked);
+    for (int64_t b = 0; b < g.k_blocks; ++b) unpack_next<Format>(unpacked + b * unpacked_bytes, w);
+    for (int64_t m = 0; m < g.m; m += tile_m) tile_of_rows<Format>(g.m - m, g, m, n, unpacked, nullptr);
   }
 }
 

@@ -17,10 +17,12 @@ void stream(const PackedArgs& g, const int64_t (&panel)[P]) {
   });
   for (int64_t b = 0; b < g.k_blocks; ++b) {
     const uint8_t* a = g.a + b * block_cols;
-    each<P>([&](auto p) ALWAYS_INLINE {
-      each<Format::block_bytes / 64>([&](int i) ALWAYS_INLINE { _mm_prefetch(at[p] + ahead + 64 * i, _MM_HINT_T0); });
-    });
+    int calls = 0;
     Format::template lines<P>(at, [&](int line, const Sums(&w)[P]) ALWAYS_INLINE {
+      // Fetches are spread over the products: in one burst they would stop them, and memory would rest afterwards.
+      constexpr int64_t fetches = Format::block_bytes / 64;
+      const int64_t fetch = calls * fetches / 32;
+      if (++calls * fetches / 32 > fetch) each<P>([&](auto p) ALWAYS_INLINE { _mm_prefetch(at[p] + ahead + 64 * fetch, _MM_HINT_T0); });
       each<M>([&](auto m) ALWAYS_INLINE {
         const __m512i left = four_columns(a + m * g.lda + 4 * line);
         each<P>([&](auto p) ALWAYS_INLINE { sum[p][m] = products(sum[p][m], left, w[p]); });
