@@ -174,8 +174,10 @@ class Drafts : public testing::TestWithParam<NamedConfig> {
 };
 
 TEST_P(Drafts, RepliesAreTheSame) {
-  for (const DType type : {DType::f32, DType::bf16}) {
-    const Model model = random_model(GetParam().config, type, 1);
+  for (const DType type : {DType::f32, DType::bf16, DType::w8, DType::w4}) {
+    Recipe recipe;
+    recipe.weights = type;
+    const Model model = random_model(GetParam().config, recipe, 1);
     for (const DType cache : {DType::f32, DType::f16, DType::i8})
       for (const int sequences : {1, 5}) {
         const Talk without = talk(model, options(Drafting::off, cache), sequences),
