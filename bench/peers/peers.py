@@ -132,14 +132,14 @@ class Run:
         return near
 
     def lost(self, section, engine, figure, setting):
-        """At a smaller figure of the same kind this setting took 1.25 times the best: it is not tried at the bigger one."""
+        """At a smaller figure of the same kind this setting took 1.1 times the best: it is not tried at the bigger one."""
         for name, of in self.results.get(section, {}).items():
             kind = "decode behind" if figure["test"] == "decode" and figure["batch"] == 1 and figure["depth"] > 4096 else None
             kind = "prefill" if figure["test"] == "prefill" else kind
             if not kind or not name.startswith(kind) or name in (name_of(figure), "decode behind 0") or engine not in of:
                 continue
             tried = of[engine]["tried"]
-            if setting in tried and tried[setting] > 1.25 * of[engine]["seconds"]:
+            if setting in tried and tried[setting] > 1.1 * of[engine]["seconds"]:
                 return True
         return False
 
@@ -299,8 +299,8 @@ def parse():
     parser.add_argument("--figures", type=words, default=[""], help="the figures whose names begin so: prefill,decode behind 0,start")
     parser.add_argument("--engines", type=words, default=["hadal", "llama", "openvino"])
     parser.add_argument("--hadal-settings", type=settings, default=settings("w4/i8"), help="WEIGHTS/CACHE,...; default: w4/i8")
-    parser.add_argument("--repeats", type=int, default=3, help="of each setting, while it is near the best")
-    parser.add_argument("--long", type=float, default=8, help="seconds from which a call is not repeated")
+    parser.add_argument("--repeats", type=int, default=2, help="of each setting, while it is near the best")
+    parser.add_argument("--long", type=float, default=6, help="seconds from which a call is not repeated")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--patience", type=float, default=60, help="seconds to wait for an idle machine before each figure")
     parser.add_argument("--hadal", type=pathlib.Path, default=ROOT / "build/release/hadal")
