@@ -41,8 +41,10 @@ void attention(Mat<float> out, Mat<const float> h, const Gqa<Weight>& w, int64_t
   for_slices(pass.batch, pass.kv, layer, [&](std::span<const Slice> slices) {
     append(pass.kv, layer, slices, keys, k, c.kv_heads);
     append(pass.kv, layer, slices, values, v, c.kv_heads);
+    append_sketches(pass.kv, layer, slices, k, c.kv_heads);
     pass.lap(Phase::append);
     std::vector<std::vector<CachePage>> pages;
+    std::vector<std::vector<uint64_t>> words(slices.size());
     std::vector<AttendArgs> segments;
     for (const Slice& slice : slices) {
       pages.push_back(visible_pages(pass.kv, layer, slice));
@@ -59,7 +61,10 @@ void attention(Mat<float> out, Mat<const float> h, const Gqa<Weight>& w, int64_t
                           .value_offset = values.offset,
                           .value_step = values.step,
                           .scale = c.attention_scale,
-                          .mask = pass.kv.mask(layer)});
+                          .mask = pass.kv.mask(layer),
+                          .selected = select_blocks(pass.kv, layer, slice, pages.back(), q.rows_from(slice.first_row, slice.rows), c.heads,
+                                                    c.kv_heads, words[segments.size()]),
+                          .selected_heads = c.kv_heads});
     }
     attend(segments);
     pass.lap(Phase::attention);
@@ -114,7 +119,7 @@ void attend_slices(std::span<const Slice> slices, int64_t layer, const Mla<Weigh
   };
   for (const Slice& slice : slices) {
     if (!run.empty() && run.back().slice.first_row + run.back().slice.rows != slice.first_row) attend_run();
-    if (slice.rows >= pass.model.mla_expand_rows) {
+    if (slice.rows >= pass.model.mla_expand_rows && pass.kv.mask(layer).top_blocks == 0) {
       attend_run();
       attend_expanded(prepare(slice, layer, pass), w, pass);
     } else {
@@ -156,6 +161,7 @@ void attention(Mat<float> out, Mat<const float> h, const Mla<Weight>& w, int64_t
   for_slices(pass.batch, pass.kv, layer, [&](std::span<const Slice> slices) {
     append(pass.kv, layer, slices, {0, 0}, latent, 1);
     append(pass.kv, layer, slices, {LatentColumns(c, pass.kv.type()).rotated, 0}, rotated, 1);
+    append_sketches(pass.kv, layer, slices, kv_latent, 1);
     pass.lap(Phase::append);
     attend_slices(slices, layer, w, pass);
   });

@@ -13,15 +13,21 @@ int64_t KvCache::Group::pages_for(int64_t rows) const {
   return mask.window > 0 ? std::min(whole_pages(rows), mask.sink_pages() + ring) : whole_pages(rows);
 }
 
-std::vector<KvCache::Group> KvCache::groups_for(const ModelConfig& config, int64_t rows, int64_t sequences, int64_t spare_rows,
+std::vector<KvCache::Group> KvCache::groups_for(const ModelConfig& config, DType type, int64_t rows, int64_t sequences, int64_t spare_rows,
                                                 std::vector<Place>& places) {
+  const bool latent = config.attention == AttentionKind::mla;
+  const int64_t page = page_bytes(config, type);
+  const int64_t sketches = latent ? sketch_bytes(config.kv_rank + config.rope_dim) : config.kv_heads * sketch_bytes(config.head_dim);
   std::vector<Group> groups;
   for (int64_t layer = 0; layer < config.cached_layers(); ++layer) {
     const LayerMask wanted = config.mask_of(layer);
-    const Mask mask{wanted.window, wanted.sinks};
+    const Mask mask{wanted.window, wanted.sinks, wanted.top_blocks};
     auto at = std::ranges::find(groups, mask, &Group::mask);
     if (at == groups.end()) {
-      groups.push_back({.mask = mask, .ring = whole_pages(mask.window + spare_rows - 1) + 1, .free = {}});
+      groups.push_back({.mask = mask,
+                        .page_bytes = page + (mask.top_blocks > 0 ? sketches : 0),
+                        .ring = whole_pages(mask.window + spare_rows - 1) + 1,
+                        .free = {}});
       at = groups.end() - 1;
     }
     places.push_back({int32_t(at - groups.begin()), at->layers++});
@@ -34,12 +40,12 @@ KvCache::KvCache(const ModelConfig& config, DType type, int64_t rows, int64_t se
     : type_(type),
       width_(config.kv_width()),
       page_bytes_(page_bytes(config, type)),
-      groups_(groups_for(config, rows, sequences, spare_rows, group_of_)),
+      groups_(groups_for(config, type, rows, sequences, spare_rows, group_of_)),
       storage_(size_t(bytes(config, type, rows, sequences, spare_rows)), "the key-value cache") {
-  int64_t pages = 0;
+  int64_t at = 0;
   for (Group& g : groups_) {
-    g.offset = pages * page_bytes_;
-    pages += g.layers * g.pages;
+    g.offset = at;
+    at += g.layers * g.pages * g.page_bytes;
     for (int64_t p = g.pages; p-- > 0;) g.free.push_back(int32_t(p));  // page 0 is taken first
   }
 }
@@ -57,9 +63,9 @@ int64_t KvCache::bytes_per_row(const ModelConfig& config, DType type) {
 
 int64_t KvCache::bytes(const ModelConfig& config, DType type, int64_t rows, int64_t sequences, int64_t spare_rows) {
   std::vector<Place> places;
-  int64_t pages = 0;
-  for (const Group& g : groups_for(config, rows, sequences, spare_rows, places)) pages += g.layers * g.pages;
-  return pages * page_bytes(config, type);
+  int64_t sum = 0;
+  for (const Group& g : groups_for(config, type, rows, sequences, spare_rows, places)) sum += g.layers * g.pages * g.page_bytes;
+  return sum;
 }
 
 int64_t KvCache::most_rows() const {
@@ -102,7 +108,7 @@ std::byte* KvCache::page(int64_t layer, const KvRows& sequence, int64_t index) c
   const int64_t sinks = g.mask.sink_pages();
   if (g.mask.window > 0 && index >= sinks) index = sinks + (index - sinks + sequence.turned) % g.ring;
   const int32_t page = sequence.pages[size_t(place.group)].at(size_t(index));
-  return storage_.data() + g.offset + (place.index * g.pages + page) * page_bytes_;
+  return storage_.data() + g.offset + (place.index * g.pages + page) * g.page_bytes;
 }
 
 std::vector<std::byte*> KvCache::pages_of(int64_t layer, const KvRows& sequence) const {

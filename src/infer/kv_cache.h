@@ -40,7 +40,9 @@ class KvCache {
   int64_t most_rows() const;   // of one sequence: without an end where every layer forgets
   int64_t pages() const;       // of the group with the most
   int64_t free_pages() const;  // of the group with the fewest
-  int64_t page_bytes() const { return page_bytes_; }
+  int64_t page_bytes(int64_t layer) const { return groups_[size_t(group_of_[size_t(layer)].group)].page_bytes; }
+  // Behind what a page holds otherwise, in layers that choose blocks: each kv head's sketch.
+  int64_t sketch_offset() const { return page_bytes_; }
   size_t bytes() const { return storage_.size(); }
   static int64_t page_bytes(const ModelConfig& config, DType type);     // one layer
   static int64_t bytes_per_row(const ModelConfig& config, DType type);  // all layers, without windows
@@ -50,7 +52,7 @@ class KvCache {
  private:
   struct Group {
     Mask mask;
-    int64_t ring = 0;                           // pages
+    int64_t page_bytes = 0, ring = 0;           // ring: pages
     int64_t layers = 0, pages = 0, offset = 0;  // offset: of its first page in the storage
     std::vector<int32_t> free;
     int64_t pages_for(int64_t rows) const;  // of one sequence
@@ -59,7 +61,7 @@ class KvCache {
     int32_t group;
     int64_t index;  // of the layer within the group
   };
-  static std::vector<Group> groups_for(const ModelConfig& config, int64_t rows, int64_t sequences, int64_t spare_rows,
+  static std::vector<Group> groups_for(const ModelConfig& config, DType type, int64_t rows, int64_t sequences, int64_t spare_rows,
                                        std::vector<Place>& places);
 
   DType type_;

@@ -27,7 +27,10 @@ void attend_latents(std::span<const LatentRows> run, int64_t layer, const Mla<We
       std::copy_n(q.row(r) + head * c.q_dim() + c.nope_dim, c.rope_dim, absorbed.row(r) + head * key_dim + c.kv_rank);
   const bool integers = pass.kv.type() == DType::i8;
   std::vector<AttendArgs> segments;
-  for (const LatentRows& m : run)
+  std::vector<std::vector<uint64_t>> words(run.size());
+  for (const LatentRows& m : run) {
+    const Mat<const float> queries = pass.s.q_absorbed.rows_from(m.slice.first_row, m.slice.rows);
+    const Mat<const uint64_t> blocks = select_blocks(pass.kv, layer, m.slice, m.pages, queries, c.heads, 1, words[segments.size()]);
     segments.push_back({.out = pass.s.latent_out.rows_from(m.slice.first_row, m.slice.rows),
                         .q = pass.s.q_absorbed.rows_from(m.slice.first_row, m.slice.rows),
                         .cache = m.cache,
@@ -42,9 +45,10 @@ void attend_latents(std::span<const LatentRows> run, int64_t layer, const Mla<We
                         .value_step = 0,
                         .scale = c.attention_scale,
                         .mask = m.mask,
-                        .selected = m.selected(),
+                        .selected = blocks.data ? blocks : m.selected(),
                         .rotated_dim = integers ? c.rope_dim : 0,
                         .rotated_offset = LatentColumns(c, DType::i8).rotated});
+  }
   pass.lap(Phase::latent);
   attend(segments);
   pass.lap(Phase::attention);

@@ -61,6 +61,42 @@ void append(const KvCache& kv, int64_t layer, std::span<const Slice> slices, Col
   });
 }
 
+void append_sketches(const KvCache& kv, int64_t layer, std::span<const Slice> slices, Mat<const float> keys, int64_t heads) {
+  if (kv.mask(layer).top_blocks == 0) return;
+  const std::vector<Run> runs = runs_of(slices);
+  const int64_t dims = keys.cols / heads;
+  pool().run(int64_t(runs.size()), [&](int64_t task) {
+    const auto [slice, first, end] = runs[size_t(task)];
+    for (int64_t r = first; r < end; ++r) {
+      const int64_t position = slice->position + r;
+      std::byte* page = kv.page(layer, *slice->kv, position / KvCache::page_rows);
+      for (int64_t head = 0; head < heads; ++head)
+        store_sketch_row(page + kv.sketch_offset() + head * sketch_bytes(dims), position % KvCache::page_rows,
+                         keys.row(slice->first_row + r) + head * dims, dims);
+    }
+  });
+}
+
+Mat<const uint64_t> select_blocks(const KvCache& kv, int64_t layer, const Slice& slice, std::span<const CachePage> pages,
+                                  Mat<const float> q, int64_t heads, int64_t kv_heads, std::vector<uint64_t>& storage) {
+  const Mask mask = kv.mask(layer);
+  if (mask.top_blocks == 0) return {};
+  const int64_t words = int64_t(pages.size()), dim = q.cols / heads;
+  storage.resize(size_t(slice.rows * kv_heads * words));
+  const Mat<uint64_t> selected{storage.data(), slice.rows * kv_heads, words, words};
+  select_blocks({.selected = selected,
+                 .q = q,
+                 .pages = pages,
+                 .position = slice.position,
+                 .heads = heads,
+                 .kv_heads = kv_heads,
+                 .dim = dim,
+                 .sketch_offset = kv.sketch_offset(),
+                 .sketch_step = sketch_bytes(dim),
+                 .mask = mask});
+  return selected;
+}
+
 std::vector<CachePage> visible_pages(const KvCache& kv, int64_t layer, const Slice& slice) {
   const Mask mask = kv.mask(layer);
   const int64_t first = mask.first_page(slice.position), last = (slice.position + slice.rows - 1) / KvCache::page_rows;

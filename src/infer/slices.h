@@ -23,6 +23,13 @@ struct Columns {  // where heads' keys or values lie in a page: elements of a ro
 // Writes `values` [rows of the batch, heads * dims] for the slices' rows.
 void append(const KvCache& kv, int64_t layer, std::span<const Slice> slices, Columns to, Mat<const float> values, int64_t heads);
 
+// The keys' sketches, in a layer that chooses blocks; elsewhere nothing is done.
+void append_sketches(const KvCache& kv, int64_t layer, std::span<const Slice> slices, Mat<const float> keys, int64_t heads);
+
+// attend's `selected` for a layer that chooses blocks, [rows * kv_heads, pages] words in `storage`; elsewhere no words.
+Mat<const uint64_t> select_blocks(const KvCache& kv, int64_t layer, const Slice& slice, std::span<const CachePage> pages,
+                                  Mat<const float> q, int64_t heads, int64_t kv_heads, std::vector<uint64_t>& storage);
+
 std::vector<CachePage> visible_pages(const KvCache& kv, int64_t layer, const Slice& slice);
 
 }  // namespace hadal

@@ -48,4 +48,6 @@ struct MixPageArgs {  // out[m, d] = out[m, d] * factor[m] + weight[m] * sum ove
   const void* next = nullptr;  // as in ScoreArgs
 };
 
+// A sketch of a page's keys: a word for each column, bit i set where row i is negative, then for each row its mean size as float.
+
 }  // namespace hadal

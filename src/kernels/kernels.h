@@ -73,6 +73,8 @@ struct Kernels {
   void (*score_page)(const ScoreArgs&) = nullptr;
   void (*softmax_page)(const PageSoftmaxArgs&) = nullptr;
   void (*mix_page)(const MixPageArgs&) = nullptr;
+  // The largest over the visible rows of size * sum over d of q[d] * sign of k[d]; -inf when none is. dims <= 2^20
+  float (*best_in_sketch)(const int8_t* q, const void* sketch, int64_t dims, uint64_t visible) = nullptr;
   void (*merge)(float* out, SoftmaxState* state, const float* other, const SoftmaxState* other_state,
                 int64_t n) = nullptr;  // two parts of the keys
   // What the machine can do at best, for probe_machine() and the benchmarks.

@@ -29,9 +29,10 @@ constexpr int64_t part_bytes(int64_t dims) { return CacheRows::page_rows * (padd
 void store_part_row(std::byte* part, int64_t row, const float* x, int64_t dims);
 void load_part_row(float* x, const std::byte* part, int64_t row, int64_t dims);
 
-struct Mask {          // which keys of the past a row sees; its own key is always one of them
-  int64_t window = 0;  // the last `window` keys, its own included; 0: all
-  int64_t sinks = 0;   // and the first `sinks`; only beside a window
+struct Mask {              // which keys of the past a row sees; its own key is always one of them
+  int64_t window = 0;      // the last `window` keys, its own included; 0: all
+  int64_t sinks = 0;       // and the first `sinks`; only beside a window
+  int64_t top_blocks = 0;  // of the pages with such keys, the best so many by content (select_blocks); 0: all
   // Index of the first page behind the sinks' that a row at `position` or later can see.
   int64_t first_page(int64_t position) const {
     return window > 0 && position >= window ? (position - window + 1) / CacheRows::page_rows : 0;
@@ -50,7 +51,10 @@ struct AttendArgs {
   int64_t position, heads, kv_heads, key_dim, value_dim, key_offset, key_step, value_offset, value_step;
   float scale;  // on q . k
   Mask mask = {};
-  Mat<const uint64_t> selected = {};  // bit i of word (r, p): row r may attend to row i of cache.pages[p]; no words: to all
+  // Bit i of word (r * selected_heads + kv head, p): row r may attend to row i of cache.pages[p]; no words: to all. selected_heads is 1,
+  // all heads see the same, or kv_heads.
+  Mat<const uint64_t> selected = {};
+  int64_t selected_heads = 1;
   // i8: the last `rotated_dim` of key_dim columns are a part of their own, which all heads share, in pages of its own.
   std::span<const CachePage> rotated_pages = {};  // as many as cache.pages; none: the same pages
   int64_t rotated_dim = 0, rotated_offset = 0;
@@ -67,5 +71,20 @@ struct SelectArgs {
   int64_t position, heads, dim, offset, keys;  // offset: first column of the key in a cached row; i8: bytes to its part
 };
 void select_keys(const SelectArgs& args);
+
+// A sketch of a page's keys (kernels/attend.h), and how one of its rows is written.
+constexpr int64_t sketch_bytes(int64_t dims) { return 8 * dims + CacheRows::page_rows * int64_t(sizeof(float)); }
+void store_sketch_row(std::byte* sketch, int64_t row, const float* key, int64_t dims);
+
+// The pages that each row and kv head attends to, as attend's `selected` with kv_heads: the first, its own and the one before, and the best
+// of the others, `mask.top_blocks` in all. A page is as good as its best key for one of the heads, by the key's signs and size.
+struct SelectBlocksArgs {
+  Mat<uint64_t> selected;  // [rows * kv_heads, pages], written
+  Mat<const float> q;      // [rows, heads * dim]
+  std::span<const CachePage> pages;
+  int64_t position, heads, kv_heads, dim, sketch_offset, sketch_step;  // bytes from a page's begin, and from one kv head to the next
+  Mask mask;
+};
+void select_blocks(const SelectBlocksArgs& args);
 
 }  // namespace hadal

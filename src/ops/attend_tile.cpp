@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "ops/products.h"
+#include "ops/visible.h"
 
 namespace hadal {
 namespace {
@@ -12,14 +13,12 @@ namespace {
 constexpr int64_t page_rows = CacheRows::page_rows;
 constexpr float masked = -std::numeric_limits<float>::infinity();
 
-uint64_t first_bits(int64_t count) { return count <= 0 ? 0 : count >= 64 ? ~uint64_t(0) : (uint64_t(1) << count) - 1; }
-
-// The keys of one page that a row may attend to: bit i for row i of the page.
-uint64_t visible_keys(const AttendArgs& a, int64_t row, int64_t entry) {
-  const int64_t position = a.position + row, first = a.cache.pages[size_t(entry)].index * page_rows;
-  uint64_t keys = first_bits(position + 1 - first);
-  if (a.mask.window > 0) keys &= ~first_bits(position - a.mask.window + 1 - first) | first_bits(a.mask.sinks - first);
-  return a.selected.data ? keys & a.selected.row(row)[entry] : keys;
+// The keys of one page that a row may attend to.
+uint64_t visible_to(const Tile& t, int64_t row, int64_t entry) {
+  const AttendArgs& a = *t.args;
+  const uint64_t keys = visible_keys(a.mask, a.position + row, a.cache.pages[size_t(entry)].index);
+  if (!a.selected.data) return keys;
+  return keys & a.selected.row(row * a.selected_heads + (a.selected_heads > 1 ? t.kv_head() : 0))[entry];
 }
 
 struct Parts {  // of an int8 key: what belongs to the head, and what all heads share
@@ -59,7 +58,8 @@ void attend_integers(const Tile& t, int64_t entry, TileScratch& s) {
   // part of the page is read once before, and the next page asked for meanwhile (measured: 63 % of read bandwidth without, 81 % with).
   if (t.pairs() <= 8 && a.value_offset == a.key_offset + part_bytes(a.key_dim))
     (void)kernel.read_bytes(page + a.key_offset + t.kv_head() * a.key_step, part_bytes(a.key_dim) + part_bytes(a.value_dim));
-  const CachePage* after = t.pairs() <= 16 && entry + 1 < int64_t(a.cache.pages.size()) ? &a.cache.pages[size_t(entry) + 1] : nullptr;
+  const bool more = t.pairs() <= 16 && entry + 1 < int64_t(a.cache.pages.size()) && visible_to(t, t.first_row + t.rows - 1, entry + 1) != 0;
+  const CachePage* after = more ? &a.cache.pages[size_t(entry) + 1] : nullptr;
   ScoreArgs score{.scores = s.scores.data(),
                   .q = s.q_integers.data(),
                   .q_scale = s.q_scale.data(),
@@ -165,7 +165,7 @@ void load_queries(const Tile& t, TileScratch& s) {
 bool attend_page(const Tile& t, int64_t entry, TileScratch& s) {
   uint64_t any = 0;
   for (int64_t r = 0; r < t.rows; ++r) {
-    const uint64_t keys = visible_keys(*t.args, t.first_row + r, entry);
+    const uint64_t keys = visible_to(t, t.first_row + r, entry);
     any |= keys;
     std::fill_n(s.visible.begin() + r * t.heads, t.heads, keys);
   }

@@ -94,7 +94,7 @@ class Runner {  // the sequences of one figure
       const int64_t layer = task % model_.config.layers;
       const std::byte* filled = kv_.page(layer, first, 0);
       for (std::byte* page : kv_.pages_of(layer, sequences_[size_t(task / model_.config.layers)]))
-        if (page != filled) std::memcpy(page, filled, size_t(kv_.page_bytes()));
+        if (page != filled) std::memcpy(page, filled, size_t(kv_.page_bytes(layer)));
     });
   }
 

@@ -117,6 +117,30 @@ TEST_P(EveryKind, WindowsDoNotDependOnThePieces) {
   }
 }
 
+TEST_P(EveryKind, BlocksDoNotDependOnThePieces) {
+  ModelConfig config = GetParam().config;
+  if (config.indexer.heads > 0) GTEST_SKIP() << "an indexer chooses the keys";
+  const auto logprobs = [&](DType type, int64_t blocks, int64_t chunk) {
+    config.attention_top_blocks = blocks;
+    Reply reply;
+    const Model model = random_model(config, DType::f32, 6);
+    Engine engine(model, {.cache = type, .cache_rows = 448, .max_rows = 256, .prompt_chunk = chunk});
+    engine.submit(request_for(reply, 400, 30, 0));
+    while (engine.step()) {
+    }
+    return reply.logprobs;
+  };
+  for (const DType type : {DType::f16, DType::i8}) {
+    const std::vector<float> full = logprobs(type, 0, 256), some = logprobs(type, 3, 256);
+    EXPECT_NE(full, some);
+    EXPECT_EQ(some, logprobs(type, 3, 50));
+    EXPECT_EQ(some, logprobs(type, 3, 1));
+    if (config.attention == AttentionKind::gqa) {
+      EXPECT_EQ(full, logprobs(type, 7, 100)) << "seven blocks are all";
+    }
+  }
+}
+
 TEST_P(EveryKind, ALongWindowIsNone) {
   ModelConfig config = GetParam().config;
   if (config.indexer.heads > 0) GTEST_SKIP() << "an indexer chooses the keys";

@@ -46,7 +46,7 @@ TEST(KvCache, PagesDoNotOverlap) {
     const std::byte* previous = nullptr;
     for (const std::byte* at : starts) {
       if (previous) {
-        EXPECT_EQ(at - previous, kv.page_bytes());
+        EXPECT_EQ(at - previous, kv.page_bytes(0));
       }
       previous = at;
     }
@@ -61,7 +61,7 @@ TEST(KvCache, AWindowTakesARing) {
   config.masks = {{}, {.window = 100, .sinks = 70}, {.window = 100, .sinks = 70}};
   KvCache kv(config, DType::f32, 1024);
   const int64_t kept = 2 + 2 + 1;  // pages: 70 sinks, 100 rows, and one for a window that does not begin with a page
-  EXPECT_EQ(int64_t(kv.bytes()), kv.page_bytes() * (16 + 2 * kept));
+  EXPECT_EQ(int64_t(kv.bytes()), kv.page_bytes(0) * (16 + 2 * kept));
   EXPECT_EQ(int64_t(kv.bytes()), KvCache::bytes(config, DType::f32, 1024));
   KvRows rows;
   ASSERT_TRUE(kv.reserve(rows, 1024));

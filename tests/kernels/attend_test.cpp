@@ -158,6 +158,29 @@ TEST_P(AttendKernels, MixIsTheExactSumTimesTheWeight) {
     }
 }
 
+TEST_P(AttendKernels, SketchesAreProductsWithSigns) {
+  for (const int64_t dims : {int64_t(1), int64_t(7), int64_t(17), int64_t(128), int64_t(576)}) {
+    std::mt19937_64 engine(9);
+    std::vector<std::byte> sketch(size_t(8 * dims + 4 * rows));
+    std::vector<float> size = random_floats(rows, 3);
+    std::vector<uint64_t> negative(static_cast<size_t>(dims));
+    for (uint64_t& word : negative) word = engine();
+    std::memcpy(sketch.data(), negative.data(), negative.size() * 8);
+    std::memcpy(sketch.data() + 8 * dims, size.data(), size.size() * 4);
+    std::vector<int8_t> q(static_cast<size_t>(dims));
+    for (int8_t& v : q) v = dims == 576 ? int8_t(127) : int8_t(int(engine() % 255) - 127);
+    for (const uint64_t visible : {uint64_t(0), uint64_t(1), uint64_t(0xff00), ~uint64_t(0)}) {
+      float want = -INFINITY;
+      for (int64_t i = 0; i < rows; ++i) {
+        int dot = 0;
+        for (int64_t d = 0; d < dims; ++d) dot += negative[size_t(d)] >> i & 1 ? -q[size_t(d)] : q[size_t(d)];
+        if (visible >> i & 1) want = std::max(want, float(dot) * size[size_t(i)]);
+      }
+      EXPECT_TRUE(same_bits(k.best_in_sketch(q.data(), sketch.data(), dims, visible), want)) << dims << " columns";
+    }
+  }
+}
+
 TEST_P(AttendKernels, MergeJoinsTwoSoftmaxes) {
   for (const int64_t n : sizes) {
     std::vector<float> out = random_floats(n, 1), want = out;

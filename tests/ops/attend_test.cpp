@@ -250,6 +250,48 @@ TEST_P(SelectKeys, KeepsTheBestAndBreaksTiesByPosition) {
   }
 }
 
+// Needles, keys like one query among random ones, in pages that only the sketch can tell from the others.
+TEST(SelectBlocks, FindsTheNeedlesThatDenseAttentionFinds) {
+  const int64_t pages = 64, dim = 64, length = pages * 64, top = 16;
+  std::vector<std::byte> sketches(size_t(pages * sketch_bytes(dim)));
+  std::vector<CachePage> list;
+  for (int64_t i = 0; i < pages; ++i) list.push_back({i, sketches.data() + i * sketch_bytes(dim)});
+  int found = 0, dense = 0;
+  for (uint32_t trial = 0; trial < 60; ++trial) {
+    std::vector<float> keys = random_floats(size_t(length * dim), 100 + trial);
+    const std::vector<float> q = random_floats(size_t(dim), 500 + trial);
+    const int64_t needle = 64 + int64_t(trial * 7919) % (length - 300);
+    for (int64_t d = 0; d < dim; ++d) keys[size_t(needle * dim + d)] = 0.55f * q[size_t(d)] + 0.8f * keys[size_t(needle * dim + d)];
+    for (int64_t i = 0; i < length; ++i)
+      store_sketch_row(sketches.data() + i / 64 * sketch_bytes(dim), i % 64, &keys[size_t(i * dim)], dim);
+    int64_t best = 0;  // of dense attention: the key with the largest score
+    double most = -1e300;
+    for (int64_t i = 0; i < length; ++i) {
+      double dot = 0;
+      for (int64_t d = 0; d < dim; ++d) dot += double(q[size_t(d)]) * keys[size_t(i * dim + d)];
+      if (dot > most) most = dot, best = i;
+    }
+    std::vector<uint64_t> words(size_t(pages), 7);
+    select_blocks({.selected = {words.data(), 1, pages, pages},
+                   .q = {q.data(), 1, dim, dim},
+                   .pages = list,
+                   .position = length - 1,
+                   .heads = 1,
+                   .kv_heads = 1,
+                   .dim = dim,
+                   .sketch_offset = 0,
+                   .sketch_step = 0,
+                   .mask = {.top_blocks = top}});
+    EXPECT_EQ(std::ranges::count(words, ~uint64_t(0)), top);
+    EXPECT_EQ(std::ranges::count(words, uint64_t(0)), pages - top);
+    EXPECT_TRUE(words[0] && words[size_t(pages - 1)] && words[size_t(pages - 2)]) << "the first, the own and the one before";
+    dense += best == needle;
+    found += best == needle && words[size_t(needle / 64)] != 0;
+  }
+  EXPECT_GE(dense, 40);
+  EXPECT_GE(found, 0.97 * dense) << "at a quarter of the blocks";
+}
+
 TEST(MatmulHeads, EqualsOneProductPerHead) {
   const int64_t heads = 3, inner = 17, per_head = 10, rows = 70;
   const std::vector<float> x = random_floats(size_t(rows * heads * inner), 5), w = random_floats(size_t(heads * 25 * inner), 6);

@@ -96,6 +96,18 @@ void mix_page(const MixPageArgs& a) {
   }
 }
 
+float best_in_sketch(const int8_t* q, const void* sketch, int64_t dims, uint64_t visible) {
+  const auto* negative = static_cast<const uint64_t*>(sketch);
+  const auto* size = reinterpret_cast<const float*>(negative + dims);
+  int32_t dot[attend_rows] = {};
+  for (int64_t d = 0; d < dims; ++d)
+    for (int64_t i = 0; i < attend_rows; ++i) dot[i] += negative[d] >> i & 1 ? -q[d] : q[d];
+  float best = -INFINITY;
+  for (int64_t i = 0; i < attend_rows; ++i)
+    if (visible >> i & 1) best = std::max(best, float(dot[i]) * size[i]);
+  return best;
+}
+
 void merge(float* out, SoftmaxState* state, const float* other, const SoftmaxState* other_state, int64_t n) {
   const float max = std::max(state->max, other_state->max);
   if (max == -INFINITY) return;
@@ -112,6 +124,7 @@ void fill_scalar_attend(Kernels& k) {
   k.score_page = score_page;
   k.softmax_page = softmax_page;
   k.mix_page = mix_page;
+  k.best_in_sketch = best_in_sketch;
   k.merge = merge;
 }
 

@@ -329,6 +329,38 @@ void mix_page(const MixPageArgs& a) {
   if (m < a.m) mix_rows<1>(a, m);
 }
 
+// Sums over the negative rows only, 2 x 32 of 16 bits, widened every 256 columns: 256 x 127 fits.
+float best_in_sketch(const int8_t* q, const void* sketch, int64_t dims, uint64_t visible) {
+  const auto* negative = static_cast<const uint64_t*>(sketch);
+  const auto* size = reinterpret_cast<const float*>(negative + dims);
+  __m512i sum[4] = {};
+  int32_t all = 0;
+  for (int64_t first = 0; first < dims; first += 256) {
+    const int64_t end = first + 256 < dims ? first + 256 : dims;
+    __m512i low = _mm512_setzero_si512(), high = _mm512_setzero_si512();
+    for (int64_t d = first; d < end; ++d) {
+      const __m512i value = _mm512_set1_epi16(q[d]);
+      low = _mm512_mask_add_epi16(low, __mmask32(negative[d]), low, value);
+      high = _mm512_mask_add_epi16(high, __mmask32(negative[d] >> 32), high, value);
+      all += q[d];
+    }
+    const auto widen = [](__m512i v, int half) {
+      return _mm512_cvtepi16_epi32(half ? _mm512_extracti64x4_epi64(v, 1) : _mm512_castsi512_si256(v));
+    };
+    sum[0] = _mm512_add_epi32(sum[0], widen(low, 0));
+    sum[1] = _mm512_add_epi32(sum[1], widen(low, 1));
+    sum[2] = _mm512_add_epi32(sum[2], widen(high, 0));
+    sum[3] = _mm512_add_epi32(sum[3], widen(high, 1));
+  }
+  __m512 best = _mm512_set1_ps(-__builtin_inff());
+  for (int i = 0; i < 4; ++i) {
+    const __m512i dot = _mm512_sub_epi32(_mm512_set1_epi32(all), _mm512_slli_epi32(sum[i], 1));
+    const __m512 score = _mm512_cvtepi32_ps(dot) * _mm512_loadu_ps(size + 16 * i);
+    best = _mm512_mask_max_ps(best, __mmask16(visible >> 16 * i), score, best);
+  }
+  return _mm512_reduce_max_ps(best);
+}
+
 void merge(float* out, SoftmaxState* state, const float* other, const SoftmaxState* other_state, int64_t n) {
   const float max = state->max > other_state->max ? state->max : other_state->max;
   if (max == -__builtin_inff()) return;
@@ -349,6 +381,7 @@ void fill_vnni_attend(Kernels& k) {
   k.score_page = score_page;
   k.softmax_page = softmax_page;
   k.mix_page = mix_page;
+  k.best_in_sketch = best_in_sketch;
   k.merge = merge;
 }
 
