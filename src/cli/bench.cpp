@@ -127,6 +127,8 @@ void run(const Options& options) {
   if (options.model.empty() == options.preset.empty()) throw CLI::ValidationError("expected a MODEL or --preset NAME, one of the two");
   Model model;
   if (!options.preset.empty()) {
+    if (options.weights.memory > 0)
+      throw CLI::ValidationError("--memory wants a MODEL with files to read from (`hadal quantize --preset` writes one)");
     model = random_model(options.feeding.masked(preset(options.preset)), recipe_of(options.weights), 1);
   } else {
     const ModelSource source = open_model(options.model);
@@ -135,6 +137,9 @@ void run(const Options& options) {
   InterruptGuard guard;
   MeasureOptions how{.cache = options.feeding.cache_for(model), .chunk = options.feeding.chunk, .repeats = options.repeat};
   std::vector<Figure> figures = figures_of(options, model, how.cache);
+  int64_t most_rows = 0;  // of the cache
+  for (const Figure& f : figures) most_rows = std::max(most_rows, (f.depth + f.tokens) * f.batch);
+  keep_within(model, options.weights, how.cache, most_rows, how.chunk);
   if (options.profile) figures = profiled(figures);
   std::vector<Breakdown> breakdowns;
   Machine machine = probe_machine(true);
@@ -212,6 +217,7 @@ by the peak of the unit that does them, whichever takes longer.)");
   command->add_flag("--profile", options->profile, "one token and one prefill, phase by phase");
   add_feeding(command, options->feeding);
   add_weights(command, options->weights);
+  add_memory(command, options->weights);
   add_threads(command);
   add_json(command, options->json);
   command->callback([options] { run(*options); });

@@ -88,7 +88,10 @@ class Chat {
   static Model load(const ModelSource& source, const Sampling& sampling, const Options& options) {
     const ModelConfig config = options.feeding.masked(source.config());
     sampling.check(config.vocab);
-    return load_model(source, config, options.weights, options.drafting);
+    Model model = load_model(source, config, options.weights, options.drafting);
+    const EngineOptions engine = engine_options(options, model);
+    keep_within(model, options.weights, engine.cache, engine.cache_rows, engine.max_rows);
+    return model;
   }
 
   int64_t room() const { return std::min(engine_.cache_rows(), model_.config.context); }
@@ -251,6 +254,7 @@ Reasoning is shown dimmed. What you type is kept in chat_history in the cache fo
   add_feeding(command, options->feeding);
   add_draft(command, options->drafting);
   add_weights(command, options->weights);
+  add_memory(command, options->weights);
   add_threads(command);
   command->callback([options] { Chat(*options).run(); });
 }

@@ -101,7 +101,7 @@ void run(const Options& options) {
   const ModelConfig config = options.feeding.masked(source.config());
   const Tokenizer tokenizer = source.tokenizer();
   const CompletionRequest request = request_for(options, source, config, tokenizer);
-  const Model model = load_model(source, config, options.weights, options.drafting);
+  Model model = load_model(source, config, options.weights, options.drafting);
   EngineOptions engine_options;
   engine_options.cache = options.feeding.cache_for(model);
   engine_options.max_rows = std::max(options.feeding.chunk, int64_t(1));
@@ -110,6 +110,7 @@ void run(const Options& options) {
   // No more rows than this one reply can fill; a prompt beyond the context is left for the engine to refuse.
   engine_options.cache_rows = int64_t(request.prompt.tokens.size()) + options.max_tokens;
   if (!config.forgets()) engine_options.cache_rows = std::min(config.context, engine_options.cache_rows);
+  keep_within(model, options.weights, engine_options.cache, engine_options.cache_rows, engine_options.max_rows);
   Engine engine(model, engine_options);
 
   InterruptGuard guard;
@@ -168,6 +169,7 @@ model continues. The reply is written to standard output as it comes, figures to
   add_feeding(command, options->feeding);
   add_draft(command, options->drafting);
   add_weights(command, options->weights);
+  add_memory(command, options->weights);
   add_threads(command);
   add_json(command, options->json);
   command->callback([options] { run(*options); });

@@ -11,10 +11,13 @@
 #include "cli/options.h"
 #include "cli/output.h"
 #include "core/error.h"
+#include "core/files.h"
+#include "infer/expert_store.h"
 #include "infer/kv_cache.h"
 #include "model/params.h"
 #include "model/part_names.h"
 #include "model/presets.h"
+#include "plan/residency.h"
 
 namespace hadal {
 namespace {
@@ -24,8 +27,14 @@ using Json = nlohmann::ordered_json;
 struct Options {
   std::string model;
   FeedingOptions feeding;  // its masks
+  WeightOptions weights;   // its memory
   int64_t context = 0;
   bool json = false;
+};
+
+struct Forecast {  // of the model within --memory
+  Residency residency;
+  double disk = 0, seconds = 0;  // bytes per second; of a token behind half the context
 };
 
 struct CacheSize {  // of one type
@@ -244,7 +253,7 @@ void print_table(const ModelSource& source, const Facts& facts, const TextSide& 
   put(table(rows, "lr"));
 }
 
-void print_json(const ModelSource& source, const Facts& facts, const TextSide& side) {
+void print_json(const ModelSource& source, const Facts& facts, const TextSide& side, const Json& within) {
   const ModelConfig& c = facts.config;
   Json json{{"model", source.path().string()}, {"family", c.family}};
   json["parameters"] = {{"total", facts.parameters.total}, {"active", facts.parameters.active}};
@@ -271,13 +280,59 @@ void print_json(const ModelSource& source, const Facts& facts, const TextSide& s
   json["tokenizer"] = side.tokenizer ? Json{{"size", side.tokenizer->size()}, {"adds_begin", side.tokenizer->adds_begin()}} : Json();
   json["chat_template"] = side.chat ? Json(side.chat->source()) : Json();
   for (const auto& [name, bytes] : facts.files) json["files"].push_back({{"name", name}, {"bytes", bytes}});
+  if (!within.is_null()) json["within"] = within;
   put(json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+}
+
+// With i8 for keys and values, as packed models keep them, and the prompt read 512 rows at a time.
+Forecast forecast(const Options& options, const ModelSource& source, int64_t rows) {
+  const Checkpoint checkpoint = source.checkpoint();
+  const Model model =
+      load_model(options.feeding.masked(source.config()), checkpoint, {.recipe = {}, .experts_on_disk = true, .progress = {}});
+  Forecast f;
+  f.residency = fit(model, options.weights.memory, DType::i8, rows, 512);
+  if (f.residency.streams) f.disk = measure_disk(checkpoint.files.front()->path(), ExpertStore::slot_bytes(model), 1);
+  f.seconds = seconds_per_token(model, f.residency, probe_machine(true), f.disk, DType::i8, double(rows) / 2);
+  return f;
+}
+
+void print_forecast(const Options& options, const Forecast& f, int64_t rows) {
+  const Residency& r = f.residency;
+  const Style style = output_style();
+  put(fmt::format("\n{}Within {}{}\n", style.bold, as_bytes(double(options.weights.memory)), style.plain));
+  std::vector<std::vector<std::string>> lines{
+      {"weights that every token reads", as_bytes(double(r.fixed))},
+      {fmt::format("keys and values of {} tokens in i8", with_commas(rows)), as_bytes(double(r.cache))},
+      {"activations", as_bytes(double(r.scratch))},
+      {"routed experts in memory", fmt::format("{}, {} of them", as_bytes(double(r.arena)), with_commas(r.slots))}};
+  if (r.streams)
+    lines.push_back(
+        {"found there", fmt::format("{:.0f} % where all are asked for alike; the disk gives {}/s", 100 * r.hit_rate, as_bytes(f.disk))});
+  lines.push_back({"tokens/s, one reply", as_rate(1 / f.seconds)});
+  put(table(lines, "lr"));
+}
+
+Json forecast_json(const Forecast& f) {
+  const Residency& r = f.residency;
+  return {{"fixed", r.fixed},
+          {"cache", r.cache},
+          {"scratch", r.scratch},
+          {"experts", r.arena},
+          {"slots", r.slots},
+          {"streams", r.streams},
+          {"hit_rate", r.hit_rate},
+          {"disk_bytes_per_second", f.disk},
+          {"tokens_per_second", 1 / f.seconds}};
 }
 
 void run(const Options& options) {
   const ModelSource source = open_model(options.model);
   const Facts facts = gather(source, options);
-  (options.json ? print_json : print_table)(source, facts, text_side(source));
+  std::optional<Forecast> within;
+  if (options.weights.memory > 0) within = forecast(options, source, facts.tokens);
+  if (options.json) return print_json(source, facts, text_side(source), within ? forecast_json(*within) : Json());
+  print_table(source, facts, text_side(source));
+  if (within) print_forecast(options, *within, facts.tokens);
 }
 
 }  // namespace
@@ -287,12 +342,14 @@ void add_info(CLI::App& app) {
   CLI::App* command =
       add_command(app, "info", "what a checkpoint is: shapes, parameters, bytes, tokenizer, template, files", R"(  hadal info smollm2
   hadal info path/to/model --json
-  hadal info path/to/model --context 10240 --attention-window 512 --attention-sinks 4)");
+  hadal info path/to/model --context 10240 --attention-window 512 --attention-sinks 4
+  hadal info path/to/model --memory 5.7GB --context 4096       what would stay in memory, and the speed to expect)");
   add_model(command, options->model);
   command->add_option("--context", options->context, "tokens whose memory is counted; default: the model's context")
       ->check(CLI::Range(int64_t(1), int64_t(1) << 30))
       ->type_name("N");
   add_masks(command, options->feeding);
+  add_memory(command, options->weights);
   add_json(command, options->json);
   command->callback([options] { run(*options); });
 }

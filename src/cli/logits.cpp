@@ -34,7 +34,8 @@ void run(const Options& options) {
   const int64_t count = int64_t(options.ids.size());
   if (count == 0) throw Error("no tokens to evaluate: give at least one with --ids 1,2,3");
   if (count > config.context && !config.forgets()) throw Error("{} tokens do not fit the model's context of {}", count, config.context);
-  const Model model = load_model(source, config, options.weights);
+  Model model = load_model(source, config, options.weights);
+  keep_within(model, options.weights, options.feeding.cache_for(model), count, options.feeding.chunk);
   Feeder feeder(model, {options.feeding.cache_for(model), options.feeding.chunk}, count);
   Progress progress("logits", "tokens");
   write_atomically(options.out, [&](std::ostream& out) {
@@ -66,6 +67,7 @@ The file appears whole or not at all.)");
   command->add_option("--out", options->out, "the file to write")->required()->type_name("FILE");
   add_feeding(command, options->feeding);
   add_weights(command, options->weights);
+  add_memory(command, options->weights);
   add_threads(command);
   add_json(command, options->json);
   command->callback([options] { run(*options); });

@@ -7,6 +7,7 @@
 #include <CLI/Formatter.hpp>
 #include <cerrno>
 #include <charconv>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -15,12 +16,15 @@
 #include <iterator>
 #include <map>
 
+#include "cli/output.h"
 #include "cli/progress.h"
 #include "core/error.h"
 #include "core/pool.h"
 #include "eval/logits.h"
+#include "infer/expert_store.h"
 #include "infer/model.h"
 #include "model/config_rules.h"
+#include "plan/residency.h"
 
 namespace hadal {
 namespace {
@@ -192,13 +196,53 @@ void choose_draft(ModelConfig& config, const Checkpoint& checkpoint, Drafting dr
 Model load_model(const ModelSource& source, ModelConfig config, const WeightOptions& weights, Drafting drafting) {
   const Checkpoint checkpoint = source.checkpoint();
   choose_draft(config, checkpoint, drafting);
-  LoadOptions options{.recipe = recipe_of(weights), .experts_on_disk = false, .progress = {}};
+  LoadOptions options{.recipe = recipe_of(weights), .experts_on_disk = weights.memory > 0, .progress = {}};
   std::optional<Progress> progress;
   if (options.recipe.weights) {
     progress.emplace("packing", "weights");
     options.progress = [&](int64_t done, int64_t all) { progress->update(done, all); };
   }
   return load_model(config, checkpoint, options);
+}
+
+namespace {
+// "5.7GB" becomes "5700000000"; units are powers of 1000, with an i of 1024. Returns what is wrong, or nothing.
+std::string size_in_bytes(std::string& text) {
+  size_t end = 0;
+  double number = 0;
+  try {
+    number = std::stod(text, &end);
+  } catch (const std::exception&) {
+    end = 0;
+  }
+  std::string unit = text.substr(end);
+  std::erase(unit, ' ');
+  const double base = unit.size() == 3 && unit[1] == 'i' ? 1024 : 1000;
+  const size_t power = unit.empty() || unit == "B" ? 0 : std::string("?KMGT").find(char(std::toupper(unit[0])));
+  const bool known = unit.size() <= 1 || unit == "B" || (unit.back() == 'B' && unit.size() == (base == 1024 ? 3 : 2));
+  if (end == 0 || !(number > 0) || power == std::string::npos || (power == 0 && !unit.empty() && unit != "B") || !known ||
+      number * std::pow(base, power) > 1e18)
+    return fmt::format("expected a size like 800MB, 5.7GB or 4GiB, found {}", text);
+  text = fmt::format("{:.0f}", number * std::pow(base, power));
+  return {};
+}
+}  // namespace
+
+void add_memory(CLI::App* command, WeightOptions& options) {
+  command
+      ->add_option("--memory", options.memory,
+                   "keep all of it within so much memory, like 5.7GB: routed experts that do not fit stay on disk")
+      ->transform(CLI::Validator(size_in_bytes, "SIZE"))
+      ->type_name("SIZE");
+}
+
+void keep_within(Model& model, const WeightOptions& weights, DType cache, int64_t cache_rows, int64_t max_rows) {
+  if (weights.memory == 0) return;
+  const Residency r = fit(model, weights.memory, cache, cache_rows, max_rows);
+  if (!r.streams) return;
+  model.experts = std::make_shared<ExpertStore>(model, r.arena);
+  note(fmt::format("{} of experts in memory, {} of {} on disk", as_bytes(double(r.arena)),
+                   as_bytes(double(routed_expert_bytes(model) - r.arena)), as_bytes(double(routed_expert_bytes(model)))));
 }
 
 ModelSource open_model(const std::string& reference) { return ModelSource(resolve_model(reference)); }

@@ -52,12 +52,17 @@ struct WeightOptions {            // --weights, --keep
   std::string weights;            // "": as stored
   std::vector<std::string> keep;  // PATTERN=TYPE
   std::string text() const;       // both, as a line
+  int64_t memory = 0;             // --memory, bytes; 0: whatever it takes
 };
 CLI::Option* add_weights(CLI::App* command, WeightOptions& options);
 Recipe recipe_of(const WeightOptions& options);  // Error: a pattern without a type, an unknown type
 // With a line of progress while weights are packed; with the checkpoint's draft layer where that is wanted and there is one. Error: mtp,
 // and there is none.
 Model load_model(const ModelSource& source, ModelConfig config, const WeightOptions& weights, Drafting drafting = Drafting::off);
+
+void add_memory(CLI::App* command, WeightOptions& options);  // --memory
+// Leaves routed experts on disk where the model, the cache and activations take more than --memory grants. Error: it is too little.
+void keep_within(Model& model, const WeightOptions& weights, DType cache, int64_t cache_rows, int64_t max_rows);
 
 ModelSource open_model(const std::string& reference);
 

@@ -92,7 +92,8 @@ void run(const Options& options) {
   const ModelConfig config = options.feeding.masked(source.config());
   const Tokenizer tokenizer = source.tokenizer();
   Text text{raw_prompt(tokenizer, read_text(options.text)).tokens, tokenizer.adds_begin() ? tokenizer.begin_token() : std::nullopt, {}};
-  const Model model = load_model(source, config, options.weights);
+  Model model = load_model(source, config, options.weights);
+  keep_within(model, options.weights, options.feeding.cache_for(model), options.context, options.feeding.chunk);
   text.how.context = options.context;
   text.how.max_windows = options.max_windows;
   text.how.feed = {options.feeding.cache_for(model), options.feeding.chunk};
@@ -129,6 +130,7 @@ divergence is the sum of p ln(p / q).)");
       ->capture_default_str();
   add_feeding(command, options->feeding);
   add_weights(command, options->weights);
+  add_memory(command, options->weights);
   command->add_option("--reference", options->reference, "a model to compare with, as it is stored")->type_name("MODEL");
   command->add_option("--reference-cache", options->reference_cache, "how the reference's keys and values are kept; default as for --cache")
       ->check(CLI::IsMember({"f32", "f16", "i8"}))
