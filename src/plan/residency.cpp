@@ -37,7 +37,7 @@ Residency fit(const Model& model, int64_t budget, DType cache, int64_t cache_row
   const int64_t routed = routed_expert_bytes(model), slot = ExpertStore::slot_bytes(model), least_slots = c.moe.active + 2;
   Residency r;
   r.fixed = weight_bytes(model) - routed + program;
-  r.cache = cache_rows * KvCache::bytes_per_row(c, cache);
+  r.cache = KvCache::bytes(c, cache, cache_rows);
   r.scratch = scratch_bytes(c, max_rows);
   const int64_t left = budget - r.bytes(), least = routed == 0 ? 0 : std::min(routed, least_slots * slot);
   if (left < least)
