@@ -24,7 +24,8 @@ struct ExpertCounts {          // since the store was made
 class ExpertStore {
  public:
   // arena_bytes: of all slots. Error: too few for one row's experts, saying how many it takes; experts that do not lie together.
-  ExpertStore(const Model& model, int64_t arena_bytes, Eviction eviction = Eviction::lfu, DiskReader::Path path = DiskReader::Path::uring);
+  ExpertStore(const Model& model, int64_t arena_bytes, Eviction eviction = Eviction::least_stale,
+              DiskReader::Path path = DiskReader::Path::uring);
   ~ExpertStore();
   ExpertSource& layer(int64_t layer);                             // one pass at a time. next() throws Error when a read failed
   void foresee(int64_t layer, std::span<const int32_t> experts);  // reads them while nothing urgent is to be read
