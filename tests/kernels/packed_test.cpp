@@ -168,7 +168,8 @@ TEST_P(PackedProducts, QuantizedRows) {
   for (const int64_t n : sizes) {
     const int64_t padded = padded_cols(n);
     for (const float spread : {0.f, 1e-3f, 1.f, 3e4f}) {
-      std::vector<float> x = random_floats(n, 5, spread);
+      std::vector<float> x = random_floats(n, 5);
+      for (float& v : x) v *= spread;
       if (n > 3) x[size_t(n) - 1] = -5 * spread;
       std::vector<uint8_t> got(size_t(padded) + 1, 9), want(size_t(padded) + 1, 9);
       const float scale = k.u8_from_f32(got.data(), x.data(), n, padded),

@@ -86,9 +86,9 @@ float u8_from_f32(uint8_t* out, const float* x, int64_t n, int64_t padded) {
 }
 
 int64_t integer_peak(int64_t rounds) {
-  int32_t chain[16] = {};
+  uint32_t chain[16] = {};
   for (int64_t r = 0; r < rounds; ++r)
-    for (int32_t& c : chain) c = c * 3 + 1;
+    for (uint32_t& c : chain) c = c * 3 + 1;
   asm volatile("" : : "r"(chain) : "memory");  // the result counts as used
   return rounds * 16 * 2;
 }
