@@ -151,7 +151,10 @@ void load_part_row(float* x, const std::byte* part, int64_t row, int64_t dims) {
   const int64_t padded = padded_dims(dims);
   const float scale = reinterpret_cast<const float*>(part + CacheRows::page_rows * padded)[row];
   const auto* panel = reinterpret_cast<const int8_t*>(part + row / 16 * 16 * padded + row % 16 * 4);
-  for (int64_t d = 0; d < dims; ++d) x[d] = float(panel[d / 4 * 64 + d % 4]) * scale;
+  for (int64_t d = 0; d < dims; ++d) {
+    const int64_t at = d / 4 * 64 + d % 4;
+    x[d] = float(panel[at]) * scale;
+  }
 }
 
 }  // namespace hadal

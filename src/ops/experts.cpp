@@ -159,8 +159,8 @@ void apply(const std::vector<Group>& groups, const Input& x, int64_t dim, Expert
 void experts(Mat<float> out, Mat<const float> x, const Route& route, ExpertSource& source, ExpertScratch& s) {
   if (x.rows == 0) return;
   const std::vector<Rows> wanted = sort_by_expert(route, s.slot);
-  std::vector<int32_t> ids;
-  for (const Rows& rows : wanted) ids.push_back(rows.expert);
+  std::vector<int32_t> ids(wanted.size());
+  std::ranges::transform(wanted, ids.begin(), &Rows::expert);
   source.begin(ids);
   grow(s.y, int64_t(route.expert.size()) * x.cols);
   SortedRows sorted(x, route, s);

@@ -60,11 +60,12 @@ void take_block(DType type, const BlockRow<const std::byte>& from, uint8_t* code
 int32_t integers_of(DType type, const RowCodes& row, int8_t* out) {
   int32_t sum = 0;
   for (size_t k = 0; k < row.code.size(); ++k) {
-    int value = int8_t(row.code[k]);
+    int value = row.code[k];
     if (type != DType::w8) {
       const int group = row.groups[k / group_cols], scale = group & 15;
-      value = int8_t(row.code[k] * scale - offset_of(type, scale, group >> 4));
+      value = value * scale - offset_of(type, scale, group >> 4);
     }
+    value = ((value & 255) ^ 128) - 128;  // as the bytes of an int8 wrap
     out[k] = int8_t(value);
     sum += value;
   }

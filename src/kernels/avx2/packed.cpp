@@ -196,7 +196,7 @@ int64_t integer_peak(int64_t rounds) {
       asm volatile("" : "+x"(a));  // or the compiler would multiply once for all
       chain[i] += Sums(_mm256_madd_epi16(_mm256_maddubs_epi16(a, a), a));
     });
-  each<8>([&](auto i) ALWAYS_INLINE { asm volatile("" : : "x"(chain[i])); });  // the result counts as used
+  for (const Sums& sums : chain) asm volatile("" : : "x"(sums));  // the result counts as used
   return rounds * 8 * 64;
 }
 
