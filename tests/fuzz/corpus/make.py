@@ -90,8 +90,23 @@ def torch_seeds():
             (out / f"{name}.pkl").write_bytes(archive.read(pickle))
 
 
+def packed_seeds():
+    """What packed.cpp reads: for each matrix of its model a format, that the shapes are right, then codes, scales and sums."""
+    out = folder("packed")
+    rows = [17, *[32] * 4, *[33] * 2, 32, 17]  # vocabulary 17, width 32, hidden 33: embedding; q, k, v, o; gate, up; down; head
+    blocks = {"w8": 2048, "w4": 1088, "w3": 832, "w2": 576}
+    for choice, (name, block) in enumerate(blocks.items()):
+        data = b""
+        for r in rows:
+            padded = (r + 15) // 16 * 16
+            data += bytes([choice, 2]) + bytes(range(16)) * (padded // 16 * block // 16)
+            data += np.full(padded, 0.01, np.float32).tobytes() + np.full(padded, 960, np.int32).tobytes()
+        (out / name).write_bytes(data)
+
+
 if __name__ == "__main__":
     torch.manual_seed(1)
+    packed_seeds()
     safetensors_seeds()
     gguf_seeds()
     torch_seeds()
