@@ -178,18 +178,28 @@ class Chat {
   void stats() {
     if (last_.prompt_tokens == 0) return note("No reply yet.");
     note(figures(last_));
-    const int64_t used = last_.prompt_tokens + int64_t(last_.tokens.size());
+    const int64_t used = std::min(room(), last_.prompt_tokens + int64_t(last_.tokens.size()));
     note(fmt::format("context: {} of {} tokens, {} %", with_commas(used), with_commas(room()), 100 * used / room()));
+  }
+
+  // The system message and what the template puts around it: never forgotten.
+  int64_t tokens_before_the_talk(const Prompt& prompt, const std::string& variables) const {
+    Conversation empty;
+    empty.system = conversation_.system;
+    empty.ask("");
+    const std::vector<int32_t> other = chat_prompt(tokenizer_, template_, empty.all(), variables).tokens;
+    return std::ranges::mismatch(prompt.tokens, other).in1 - prompt.tokens.begin();
   }
 
   // Answers the last question. Each turn gives the engine the whole talk; a cache of prefixes belongs to the engine.
   void reply(bool anew = false) {
     CompletionRequest request;
-    TemplateVariables variables;
-    if (!options_.thinking.empty()) variables.thinking = options_.thinking == "on";
+    const std::string variables = thinking_variables(options_.thinking);
     request.prompt = chat_prompt(tokenizer_, template_, conversation_.all(), variables);
     const int64_t tokens = int64_t(request.prompt.tokens.size());
-    if (tokens >= room()) {
+    request.keep = tokens_before_the_talk(request.prompt, variables);
+    const bool shifts = engine_.can_shift(request.keep);
+    if (tokens >= room() && !shifts) {
       note(fmt::format("The context is full: the talk takes {} tokens of {}. /reset starts anew; /save FILE keeps the talk first.",
                        with_commas(tokens), with_commas(room())));
       return;
@@ -206,8 +216,10 @@ class Chat {
     if (!last_.answer.empty() || !last_.reasoning.empty())
       conversation_.messages.push_back(said("assistant", last_.answer, last_.reasoning));
     if (std::string_view(last_.finish) == "interrupted") note("(stopped)");
-    if (std::string_view(last_.finish) == "length") {
-      const bool full = tokens + int64_t(last_.tokens.size()) >= room();
+    const bool full = tokens + int64_t(last_.tokens.size()) >= room();
+    if (full && shifts)
+      note(fmt::format("(the context of {} tokens is full: the oldest part of the talk is forgotten)", with_commas(room())));
+    else if (std::string_view(last_.finish) == "length") {
       note(full ? fmt::format("(cut: the context of {} tokens is full; /reset starts anew)", with_commas(room()))
                 : fmt::format("(cut after --max-tokens {})", options_.max_tokens));
     }
@@ -236,7 +248,7 @@ void add_chat(CLI::App& app) {
   printf 'Hello!\nAnd now in French.\n' | hadal chat smollm2
 
 Inside: /help /system /reset /retry /save /load /stats /exit. Ctrl-C stops a reply, Ctrl-D leaves.
-Reasoning is shown dimmed. What you type is kept in chat_history in the cache folder (see `hadal models`).)");
+When the context is full, the oldest part of the talk is forgotten, never the system message. Reasoning is shown dimmed. What you type is kept in chat_history in the cache folder (see `hadal models`).)");
   add_model(command, options->model)->required(false)->capture_default_str();
   command->add_option("--system", options->system, "what the model is told before the talk")->type_name("TEXT");
   command->add_option("--thinking", options->thinking, "for models that reason when told to")

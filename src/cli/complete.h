@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "cli/prompt.h"
 #include "infer/engine.h"
+#include "model/prompt.h"
 #include "model/reply.h"
 
 namespace hadal {
@@ -15,6 +15,7 @@ struct CompletionRequest {
   Prompt prompt;
   Sampling sampling;
   int64_t max_tokens = 256, logprobs = -1;
+  int64_t keep = -1;  // see Request
   std::vector<int32_t> end_tokens;
   std::vector<std::string> stops;
   bool separate_reasoning = true;

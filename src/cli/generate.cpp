@@ -52,9 +52,7 @@ CompletionRequest request_for(const Options& options, const ModelSource& source,
   std::vector<Message> messages;
   if (!options.system.empty()) messages.push_back(said("system", options.system));
   messages.push_back(said("user", text));
-  TemplateVariables variables;
-  if (!options.thinking.empty()) variables.thinking = options.thinking == "on";
-  request.prompt = chat_prompt(tokenizer, *chat, messages, variables);
+  request.prompt = chat_prompt(tokenizer, *chat, messages, thinking_variables(options.thinking));
   return request;
 }
 

@@ -23,6 +23,7 @@ namespace {
 constexpr const char* closing = R"(Examples:
   hadal chat                                         talk to the default model
   hadal generate smollm2 -p "Name three rivers."     one answer
+  hadal serve path/to/model                          the OpenAI interface at http://127.0.0.1:8080/v1
   hadal info path/to/model                           what a checkpoint is
 
 A MODEL is a folder in Hugging Face layout, a .gguf file, or a name that `hadal models` lists.
@@ -45,6 +46,7 @@ int run(int argc, char** argv) {
   app.require_subcommand(0, 1);
   hadal::add_chat(app);
   hadal::add_generate(app);
+  hadal::add_serve(app);
   hadal::add_info(app);
   hadal::add_tokenize(app);
   hadal::add_detokenize(app);

@@ -11,8 +11,8 @@
 #include "cli/options.h"
 #include "cli/output.h"
 #include "cli/progress.h"
-#include "cli/prompt.h"
 #include "core/error.h"
+#include "model/prompt.h"
 
 namespace hadal {
 namespace {

@@ -34,10 +34,7 @@ void attention(Mat<float> out, Mat<const float> h, const Gqa<Weight>& w, int64_t
   rope(q, c.heads, c.head_dim, pass.rope);
   rope(k, c.kv_heads, c.head_dim, pass.rope);
   pass.lap(Phase::rope);
-  const bool integers = pass.kv.type() == DType::i8;  // then key and value of a head lie side by side
-  const int64_t part = part_bytes(c.head_dim);
-  const Columns keys = integers ? Columns{0, 2 * part} : Columns{0, c.head_dim};
-  const Columns values = integers ? Columns{part, 2 * part} : Columns{k.cols, c.head_dim};
+  const auto [keys, values] = HeadColumns(c, pass.kv.type());
   for_slices(pass.batch, pass.kv, layer, [&](std::span<const Slice> slices) {
     append(pass.kv, layer, slices, keys, k, c.kv_heads);
     append(pass.kv, layer, slices, values, v, c.kv_heads);

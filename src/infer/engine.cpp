@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "infer/draft_layer.h"
 #include "infer/forward.h"
+#include "infer/shift.h"
 
 namespace hadal {
 namespace {
@@ -20,6 +21,8 @@ struct Sequence {
   Request request;
   std::vector<int32_t> reply;
   KvRows kv;
+  int64_t limit = 0;                 // rows at a time
+  int64_t forgotten = 0;             // tokens: row i of kv is that many tokens further on, once it is behind those that were kept
   Lookup lookup;                     // of prompt and reply, once the prompt is read
   Guess guess;                       // of the tokens behind the reply
   int64_t drafted_rows = 0;          // rows that the draft layer has seen; -1: it sees no more of this sequence
@@ -29,8 +32,8 @@ struct Sequence {
     const int64_t before = int64_t(request.prompt.size());
     return i < before ? request.prompt[size_t(i)] : reply[size_t(i - before)];
   }
-  int64_t rows_needed() const { return int64_t(request.prompt.size()) + request.max_tokens; }
-  bool in_prompt() const { return kv.length < int64_t(request.prompt.size()); }
+  int64_t next() const { return kv.length + forgotten; }  // the first token that is not in the cache
+  bool in_prompt() const { return next() < int64_t(request.prompt.size()); }
 };
 
 struct Turn {  // a sequence whose next tokens come out of a pass
@@ -107,11 +110,34 @@ struct Engine::State {
   // First come, first served: a request starts when every row it may need is free, so a running one never waits for memory.
   void admit() {
     const std::lock_guard lock(mutex);
-    while (!waiting.empty() && int64_t(running.size()) < options.max_rows &&
-           kv.reserve(waiting.front()->kv, waiting.front()->rows_needed())) {
+    while (!waiting.empty() && int64_t(running.size()) < options.max_rows && kv.reserve(waiting.front()->kv, waiting.front()->limit)) {
       running.push_back(std::move(waiting.front()));
       waiting.pop_front();
     }
+  }
+
+  static int64_t first_droppable(int64_t keep) { return (keep + KvCache::page_rows - 1) / KvCache::page_rows; }
+  bool can_shift(int64_t keep) const {
+    return keep >= 0 && !model.config.forgets() && kv.most_droppable(room(), first_droppable(keep)) > 1;
+  }
+
+  // So that `rows` more have room: of the pages behind those to keep, the older half goes, or more if they need it.
+  void make_room(Sequence& s, int64_t rows) {
+    if (s.kv.length + rows <= s.limit) return;
+    const int64_t first = first_droppable(s.request.keep), most = kv.most_droppable(s.kv.length, first);
+    const int64_t needed = (s.kv.length + rows - s.limit + KvCache::page_rows - 1) / KvCache::page_rows;
+    const int64_t count = std::min(most, std::max(needed, (s.kv.length / KvCache::page_rows - first + 1) / 2));
+    CHECK(needed <= count);
+    shift(model, kv, s.kv, first, count);
+    CHECK(kv.reserve(s.kv, s.limit));  // with the pages that have just come free
+    s.forgotten += count * KvCache::page_rows;
+    if (s.drafted_rows >= 0) s.drafted_rows = s.drafted_rows == s.kv.length + count * KvCache::page_rows ? s.kv.length : -1;
+  }
+
+  // Rows that can be in the cache at once beside those to keep and what windows touch.
+  int64_t most_together(const Sequence& s) const {
+    if (s.request.keep < 0) return INT64_MAX;
+    return (kv.most_droppable(s.limit, first_droppable(s.request.keep)) - 1) * KvCache::page_rows;  // the last page may be short
   }
 
   // The logits behind the first `known` tokens are not wanted; the tokens from there on are guesses.
@@ -159,7 +185,8 @@ struct Engine::State {
     for (auto& s : running) {
       if (s->in_prompt()) continue;
       std::vector<int32_t> tokens{s->reply.back()};
-      const int64_t count = std::min(checked, int64_t(s->guess.tokens.size()));
+      make_room(*s, 1);  // when depends on the reply alone, not on how much of it was guessed
+      const int64_t count = std::min({checked, int64_t(s->guess.tokens.size()), s->limit - s->kv.length - 1});
       tokens.insert(tokens.end(), s->guess.tokens.begin(), s->guess.tokens.begin() + count);
       add_segment(plan, *s, tokens, 0);
     }
@@ -167,8 +194,10 @@ struct Engine::State {
     for (auto& s : running) {
       if (!s->in_prompt()) continue;
       const std::span<const int32_t> prompt = s->request.prompt;
-      const int64_t at = s->kv.length, rows = std::min(options.prompt_chunk - at % options.prompt_chunk, int64_t(prompt.size()) - at);
+      const int64_t at = s->next(), chunk = options.prompt_chunk - at % options.prompt_chunk;
+      const int64_t rows = std::min({chunk, int64_t(prompt.size()) - at, most_together(*s)});
       if (int64_t(plan.tokens.size()) + rows > options.max_rows) break;
+      make_room(*s, rows);
       add_segment(plan, *s, prompt.subspan(size_t(at), size_t(rows)), at + rows == int64_t(prompt.size()) ? rows - 1 : rows);
     }
     return plan;
@@ -231,7 +260,7 @@ struct Engine::State {
       if (s->first_row < 0 || s->drafted_rows != s->from) continue;
       segments.push_back({&s->kv, int64_t(tokens.size()), rows, s->from});
       for (int64_t i = 0; i < rows; ++i) {
-        tokens.push_back(s->token(s->from + i + 1));
+        tokens.push_back(s->token(s->from + s->forgotten + i + 1));
         hidden.push_back(int32_t(s->first_row + i));
       }
       s->drafted_rows += rows;
@@ -284,26 +313,38 @@ Engine::~Engine() = default;
 
 int64_t Engine::cache_rows() const { return state_->rows(); }
 
+bool Engine::can_shift(int64_t keep) const { return state_->can_shift(keep); }
+
 DraftFigures Engine::drafts() const { return state_->drafts; }
 
-uint64_t Engine::submit(Request request) {
+void Engine::check(const Request& request) const {
   const ModelConfig& config = state_->model.config;
   const int64_t prompt = int64_t(request.prompt.size()), room = state_->room();
   if (prompt == 0) throw Error("the prompt is empty: expected at least one token");
   if (request.max_tokens < 1) throw Error("max_tokens: expected 1 or more, found {}", request.max_tokens);
-  if (prompt + 1 > room) {
+  if (request.keep > prompt) throw Error("keep: expected at most the {} tokens of the prompt, found {}", prompt, request.keep);
+  if (prompt + 1 > room && !state_->can_shift(request.keep)) {
     throw Error("the prompt is too long: {} tokens and a reply of at least one, but {} holds {}", prompt,
                 state_->rows() < config.context ? "the key-value cache" : "the model's context", room);
   }
   for (const int32_t token : request.prompt)
     if (token < 0 || token >= config.vocab) throw Error("token {} is out of range: expected [0, {})", token, config.vocab);
   request.sampling.check(config.vocab);
-  request.max_tokens = std::min(request.max_tokens, room - prompt);  // then the reply ends with Finish::length
+}
 
-  const std::lock_guard lock(state_->mutex);
+uint64_t Engine::submit(Request request) {
+  check(request);
+  const int64_t prompt = int64_t(request.prompt.size()), room = state_->room();
+  const bool shifts = state_->can_shift(request.keep) && request.max_tokens > room - prompt;
+  if (!shifts) {
+    request.keep = -1;
+    request.max_tokens = std::min(request.max_tokens, room - prompt);  // then the reply ends with Finish::length
+  }
   auto sequence = std::make_unique<Sequence>();
-  sequence->id = state_->next_id++;
+  sequence->limit = shifts ? room : prompt + request.max_tokens;
   sequence->request = std::move(request);
+  const std::lock_guard lock(state_->mutex);
+  sequence->id = state_->next_id++;
   state_->waiting.push_back(std::move(sequence));
   return state_->next_id - 1;
 }

@@ -25,8 +25,9 @@ struct Request {
   std::vector<int32_t> prompt;  // at least one token
   Sampling sampling;
   int64_t max_tokens = 256;
-  int64_t logprobs = -1;                       // how many alternatives to report; -1: none, not even the token's own
-  std::vector<int32_t> stop_tokens;            // end the reply and are not delivered
+  int64_t logprobs = -1;             // how many alternatives to report; -1: none, not even the token's own
+  std::vector<int32_t> stop_tokens;  // end the reply and are not delivered
+  int64_t keep = -1;  // when the context is full, the older half behind the first `keep` tokens is forgotten, if can_shift; -1: the end
   std::function<bool(const Token&)> on_token;  // called by step(); return false to stop
   std::function<void(Finish)> on_finish;       // called once, by step()
 };
@@ -45,11 +46,13 @@ class Engine {  // one thread calls step(); submit and cancel may come from any 
  public:
   Engine(const Model& model, const EngineOptions& options);
   ~Engine();
-  uint64_t submit(Request request);  // Error: empty prompt, id out of range, longer than the cache or the context, bad sampling
-  void cancel(uint64_t id);          // takes effect at the next step; unknown ids are ignored
-  bool step();                       // schedule, forward, sample, deliver; false when there is nothing to do
+  void check(const Request& request) const;  // Error as submit has it
+  uint64_t submit(Request request);          // Error: empty prompt, id out of range, longer than the cache or the context, bad sampling
+  void cancel(uint64_t id);                  // takes effect at the next step; unknown ids are ignored
+  bool step();                               // schedule, forward, sample, deliver; false when there is nothing to do
   int64_t cache_rows() const;
-  DraftFigures drafts() const;  // so far; for the thread that calls step()
+  bool can_shift(int64_t keep) const;  // then prompt and reply may be longer than the context
+  DraftFigures drafts() const;         // so far; for the thread that calls step()
 
  private:
   struct State;

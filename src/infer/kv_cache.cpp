@@ -102,6 +102,33 @@ void KvCache::release(KvRows& sequence) {
   sequence = {};
 }
 
+int64_t KvCache::most_droppable(int64_t rows, int64_t first) const {
+  int64_t behind = 0;
+  for (const Group& g : groups_) {
+    if (g.mask.window > 0) behind = std::max(behind, g.ring);
+    if (g.mask.sink_pages() > first) return 0;
+  }
+  return std::max<int64_t>(0, rows / page_rows - first - behind);
+}
+
+void KvCache::drop(KvRows& sequence, int64_t first, int64_t count) {
+  CHECK(count <= most_droppable(sequence.length, first));
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    if (groups_[g].mask.window > 0) continue;
+    std::vector<int32_t>& pages = sequence.pages[g];
+    const auto from = pages.begin() + first;
+    groups_[g].free.insert(groups_[g].free.end(), from, from + count);
+    pages.erase(from, from + count);
+  }
+  sequence.length -= count * page_rows;
+  sequence.turned += count;
+}
+
+int64_t KvCache::first_kept(int64_t layer, const KvRows& sequence) const {
+  const Group& g = groups_[size_t(group_of_[size_t(layer)].group)];
+  return g.mask.window > 0 ? std::max(g.mask.sink_pages(), whole_pages(sequence.length) - g.ring) : 0;
+}
+
 std::byte* KvCache::page(int64_t layer, const KvRows& sequence, int64_t index) const {
   const Place place = group_of_[size_t(layer)];
   const Group& g = groups_[size_t(place.group)];

@@ -13,7 +13,7 @@ namespace hadal {
 struct KvRows {                             // what one sequence holds
   std::vector<std::vector<int32_t>> pages;  // of each group of layers: the sinks' pages, then a ring or, without a window, all
   int64_t length = 0;                       // rows written
-  int64_t turned = 0;                       // pages that a shift took out: where the rings begin
+  int64_t turned = 0;                       // pages that were dropped: where the rings begin
 };
 
 // Layers with the same mask are a group with pages of its own. A group without a window keeps every row of a sequence; one with a window
@@ -27,6 +27,11 @@ class KvCache {
   KvCache(const ModelConfig& config, DType type, int64_t rows, int64_t sequences = 1, int64_t spare_rows = 1);
   bool reserve(KvRows& sequence, int64_t rows);  // room for `rows` in all; false: no page free, nothing changed
   void release(KvRows& sequence);                // its pages are free again, its length 0
+  // Pages first .. first + count - 1 are free again, and what lay behind them has moved up. Not more than most_droppable: behind them stay
+  // as many full pages as a window can touch, and sinks lie before them.
+  void drop(KvRows& sequence, int64_t first, int64_t count);
+  int64_t most_droppable(int64_t rows, int64_t first) const;        // of a sequence with so many rows; 0: none
+  int64_t first_kept(int64_t layer, const KvRows& sequence) const;  // the page behind the sinks' from which on the layer has all
 
   // The page of rows index * page_rows .. of a sequence, for a layer; with a window only if it is a sink's or in the ring.
   std::byte* page(int64_t layer, const KvRows& sequence, int64_t index) const;

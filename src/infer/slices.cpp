@@ -61,6 +61,25 @@ void append(const KvCache& kv, int64_t layer, std::span<const Slice> slices, Col
   });
 }
 
+void read_back(Mat<float> values, const KvCache& kv, int64_t layer, const Slice& slice, Columns from, int64_t heads) {
+  const std::vector<Run> runs = runs_of({&slice, 1});
+  const int64_t dims = values.cols / heads;
+  pool().run(int64_t(runs.size()), [&](int64_t task) {
+    const auto [of, first, end] = runs[size_t(task)];
+    const std::byte* page = kv.page(layer, *of->kv, (of->position + first) / KvCache::page_rows);
+    const int64_t row = (of->position + first) % KvCache::page_rows;
+    for (int64_t head = 0; head < heads; ++head)
+      for (int64_t r = first; r < end; ++r) {
+        float* x = values.row(of->first_row + r) + head * dims;
+        const int64_t at = from.offset + head * from.step;
+        if (kv.type() == DType::i8)
+          load_part_row(x, page + at, row + r - first, dims);
+        else
+          load_row(x, kv.type(), page + bytes_of(kv.type(), (row + r - first) * kv.width() + at), dims);
+      }
+  });
+}
+
 void append_sketches(const KvCache& kv, int64_t layer, std::span<const Slice> slices, Mat<const float> keys, int64_t heads) {
   if (kv.mask(layer).top_blocks == 0) return;
   const std::vector<Run> runs = runs_of(slices);

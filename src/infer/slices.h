@@ -20,8 +20,18 @@ struct Columns {  // where heads' keys or values lie in a page: elements of a ro
   int64_t offset, step;
 };
 
+struct HeadColumns {  // grouped-query attention: all keys, then all values; i8: key and value of a head side by side
+  Columns keys, values;
+  HeadColumns(const ModelConfig& c, DType type)
+      : keys{0, type == DType::i8 ? 2 * part_bytes(c.head_dim) : c.head_dim},
+        values{type == DType::i8 ? part_bytes(c.head_dim) : c.kv_heads * c.head_dim, keys.step} {}
+};
+
 // Writes `values` [rows of the batch, heads * dims] for the slices' rows.
 void append(const KvCache& kv, int64_t layer, std::span<const Slice> slices, Columns to, Mat<const float> values, int64_t heads);
+
+// The inverse: fills `values` with what the slice's rows have kept.
+void read_back(Mat<float> values, const KvCache& kv, int64_t layer, const Slice& slice, Columns from, int64_t heads);
 
 // The keys' sketches, in a layer that chooses blocks; elsewhere nothing is done.
 void append_sketches(const KvCache& kv, int64_t layer, std::span<const Slice> slices, Mat<const float> keys, int64_t heads);

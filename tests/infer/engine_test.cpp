@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <thread>
 
 #include "core/error.h"
@@ -252,18 +253,59 @@ TEST_F(Gqa, CancelsWaitingAndRunning) {
 
 TEST_F(Gqa, EndlessTextStaysInItsWindow) {
   ModelConfig config = small_configs()[0].config;
-  config.attention_window = 256;
+  config.layers = config.heads = config.kv_heads = 1;
+  config.attention_window = 4096;
   config.attention_sinks = 4;
   const Model forgetful = random_model(config, DType::f32, 3);
-  Engine engine(forgetful, {.cache = DType::i8, .cache_rows = 4096, .max_rows = 64, .prompt_chunk = 64});
+  Engine engine(forgetful, {.cache = DType::i8, .cache_rows = 8192, .max_rows = 512, .prompt_chunk = 512, .drafting = Drafting::off});
   EXPECT_GT(engine.cache_rows(), int64_t(1) << 40);
-  engine.submit(request_for(reply, 200, 5000, 0));
-  int steps = 0;
-  while (engine.step()) ++steps;
-  EXPECT_EQ(reply.tokens.size(), 5000u) << "ten times the context";
-  EXPECT_EQ(KvCache::bytes(config, DType::i8, 4096), KvCache::bytes(config, DType::i8, int64_t(1) << 40))
+  engine.submit(request_for(reply, 98'000, 2'000, 0));
+  while (engine.step()) {
+  }
+  EXPECT_EQ(reply.tokens.size(), 2'000u) << "100,000 tokens in all, the context is 512";
+  EXPECT_THAT(reply.logprobs, testing::Each(testing::Truly([](float l) { return std::isfinite(l); })));
+  EXPECT_EQ(KvCache::bytes(config, DType::i8, 8192), KvCache::bytes(config, DType::i8, int64_t(1) << 40))
       << "memory does not depend on the length";
-  EXPECT_EQ(KvCache::bytes(config, DType::i8, 4096), 2 * 6 * KvCache::page_bytes(config, DType::i8)) << "a page of sinks, five of a ring";
+  EXPECT_EQ(KvCache::bytes(config, DType::i8, 8192), (1 + 65) * KvCache::page_bytes(config, DType::i8)) << "a page of sinks, and a ring";
+}
+
+TEST_P(EveryKind, GoesOnWhereTheContextIsFull) {
+  const Model model = random_model(GetParam().config, DType::bf16, 1);  // its context is 512
+  for (const DType type : {DType::f16, DType::i8}) {
+    const EngineOptions options{.cache = type, .cache_rows = 3 * 512, .max_rows = 128, .prompt_chunk = 64};
+    std::vector<Reply> alone(3), together(3);
+    const auto request = [](Reply& reply, int i) {  // a prompt and a reply within the context, and both beyond it
+      Request r = request_for(reply, i == 2 ? 900 : 300, i == 0 ? 200 : 700, uint64_t(i));
+      r.keep = 70;
+      return r;
+    };
+    for (int i = 0; i < 3; ++i) {
+      Engine engine(model, options);
+      engine.submit(request(alone[size_t(i)], i));
+      while (engine.step()) {
+      }
+      EXPECT_EQ(alone[size_t(i)].tokens.size(), i == 0 ? 200u : 700u);
+      EXPECT_EQ(alone[size_t(i)].how, Finish::length);
+    }
+    Engine engine(model, options);
+    for (int i = 0; i < 3; ++i) engine.submit(request(together[size_t(i)], i));
+    while (engine.step()) {
+    }
+    for (size_t i = 0; i < 3; ++i) EXPECT_EQ(alone[i].logprobs, together[i].logprobs) << "request " << i;
+  }
+}
+
+TEST_F(Gqa, AContextTooSmallToForgetEnds) {
+  Engine engine(model, {.cache_rows = 128, .max_rows = 32, .prompt_chunk = 16});
+  Request request = request_for(reply, 100, 1000, 0);
+  request.keep = 65;
+  EXPECT_FALSE(engine.can_shift(65));
+  engine.submit(request);
+  while (engine.step()) {
+  }
+  EXPECT_EQ(reply.tokens.size(), 28u);
+  request.keep = 101;
+  EXPECT_THROW(engine.submit(request), Error) << "more than the prompt";
 }
 
 TEST_F(Gqa, ReportsLogprobsOfTheUnchangedLogits) {

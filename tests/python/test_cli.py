@@ -627,6 +627,17 @@ def test_a_full_context_is_said(hadal, chatty):
     assert chat.leave() == 0
 
 
+def test_a_full_context_forgets_the_oldest_part(hadal, chatty):
+    chat = Terminal(hadal, chatty, "--context", 192, "--max-tokens", 300, *GREEDY, *ALWAYS_A)
+    for _ in range(2):
+        chat.send("go\n")
+        chat.expect("(the context of 192 tokens is full: the oldest part of the talk is forgotten)")
+    chat.send("/stats\n")
+    chat.expect("300 tokens")
+    chat.expect("context: 192 of 192 tokens")
+    assert chat.leave() == 0
+
+
 def test_thinking_is_dimmed(hadal, llama, tmp_path):
     chat = Terminal(hadal, copy_of(tmp_path / "model", llama.model, TEMPLATE + "<think>\n"), "--max-tokens", 3, *GREEDY, *ALWAYS_A)
     chat.expect("> ")

@@ -18,12 +18,13 @@ struct Prompt {
 // The text as it is, behind the begin token where the tokenizer wants one.
 Prompt raw_prompt(const Tokenizer& tokenizer, const std::string& text);
 
-// The conversation as the template renders it; the template alone decides about the begin token.
-struct TemplateVariables {
-  std::optional<bool> thinking;  // the switch that models with optional reasoning know as `thinking` or `enable_thinking`
-};
+// The conversation as the template renders it; the template alone decides about the begin token. variables: a JSON object, or empty.
+std::string chat_text(const Tokenizer& tokenizer, const ChatTemplate& chat, std::span<const Message> messages,
+                      const std::string& variables = "");
 Prompt chat_prompt(const Tokenizer& tokenizer, const ChatTemplate& chat, std::span<const Message> messages,
-                   const TemplateVariables& variables);
+                   const std::string& variables = "");
+// The variables for models that reason when told to, "on" or "off"; none where nothing is said.
+std::string thinking_variables(const std::string& on_or_off);
 
 // Tokens that end a reply: the config's and the tokenizer's.
 std::vector<int32_t> end_tokens(const ModelConfig& config, const Tokenizer& tokenizer);

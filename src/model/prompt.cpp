@@ -1,4 +1,4 @@
-#include "cli/prompt.h"
+#include "model/prompt.h"
 
 #include <algorithm>
 
@@ -21,16 +21,23 @@ Prompt raw_prompt(const Tokenizer& tokenizer, const std::string& text) {
   return prompt;
 }
 
-Prompt chat_prompt(const Tokenizer& tokenizer, const ChatTemplate& chat, std::span<const Message> messages,
-                   const TemplateVariables& variables) {
+std::string chat_text(const Tokenizer& tokenizer, const ChatTemplate& chat, std::span<const Message> messages,
+                      const std::string& variables) {
   RenderOptions options;
   options.begin_token = text_of(tokenizer, tokenizer.begin_token());
   options.end_token = text_of(tokenizer, tokenizer.end_token());
-  if (variables.thinking)
-    options.extra =
-        *variables.thinking ? R"({"thinking": true, "enable_thinking": true})" : R"({"thinking": false, "enable_thinking": false})";
-  const std::string text = chat.render(messages, options);
+  options.extra = variables;
+  return chat.render(messages, options);
+}
+
+Prompt chat_prompt(const Tokenizer& tokenizer, const ChatTemplate& chat, std::span<const Message> messages, const std::string& variables) {
+  const std::string text = chat_text(tokenizer, chat, messages, variables);
   return {tokenizer.encode(text), prompt_opens_reasoning(text)};
+}
+
+std::string thinking_variables(const std::string& on_or_off) {
+  if (on_or_off.empty()) return "";
+  return on_or_off == "on" ? R"({"thinking": true, "enable_thinking": true})" : R"({"thinking": false, "enable_thinking": false})";
 }
 
 std::vector<int32_t> end_tokens(const ModelConfig& config, const Tokenizer& tokenizer) {

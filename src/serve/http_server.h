@@ -1,0 +1,57 @@
+// HTTP/1.1 for a program that answers slowly and in pieces: one thread of coroutines takes connections, whoever computes answers from
+// another thread. It knows nothing of models.
+#pragma once
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace hadal {
+
+struct HttpCall {
+  std::string method, path;  // without the query
+  std::string authorization;
+  std::string body;
+};
+
+using HttpHeaders = std::vector<std::pair<std::string, std::string>>;
+
+class HttpReply {  // from any thread; whatever comes after the client has gone is dropped
+ public:
+  virtual ~HttpReply() = default;
+  virtual void send(int status, std::string type, std::string body, HttpHeaders headers = {}) = 0;  // whole
+  virtual void open(std::string type) = 0;                                                          // status 200, in pieces
+  virtual bool write(std::string piece) = 0;  // false: the client has gone, or does not read what is sent
+  virtual void close() = 0;
+  virtual void when_gone(std::function<void()> call) = 0;  // at most once, on the server's thread
+};
+
+struct HttpLimits {
+  size_t head_bytes = 16 << 10, body_bytes = 32 << 20, unread_bytes = 4 << 20;  // unread: written, not yet taken by the client
+  int64_t connections = 4096;
+  std::chrono::seconds idle{75}, body{60}, write{30};  // for a whole head, a whole body, one piece
+  std::chrono::seconds drain{30};                      // for running replies after the first SIGTERM or SIGINT
+};
+
+class HttpServer {
+ public:
+  using Handler = std::function<void(HttpCall, std::shared_ptr<HttpReply>)>;  // called on the server's thread: must not compute
+  // Listens at once. port 0: a free one. Error: the address cannot be had
+  HttpServer(const std::string& host, uint16_t port, HttpLimits limits = {});
+  ~HttpServer();
+  uint16_t port() const;
+  void stop();  // from any thread: run() returns, whatever is going on
+  // Serves until SIGTERM or SIGINT came and what was running has been answered, its time is over, or a second signal came.
+  // Call once. draining: told when the first signal comes.
+  void run(Handler handler, std::function<void()> draining);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace hadal

@@ -1,0 +1,71 @@
+// What the server answers: routes, and replies on their way from the engine to a client.
+#pragma once
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "model/chat_template.h"
+#include "model/prompt.h"
+#include "model/tokenizer.h"
+#include "serve/engine_thread.h"
+#include "serve/http_server.h"
+#include "serve/openai.h"
+
+namespace hadal {
+
+struct ServiceOptions {
+  std::string name;             // of the model, as clients call it
+  std::string version;          // of the program
+  std::string api_key;          // that /v1/* asks for; empty: none
+  Sampling sampling;            // for what a request leaves open; its seed counts up
+  int64_t most_requests = 256;  // running and waiting together; more are told to come back
+};
+
+class Service {
+ public:
+  // chat_template empty: a base model, which has no chat. failed: see EngineThread. Error: as Engine's
+  Service(ServiceOptions options, Tokenizer tokenizer, std::optional<ChatTemplate> chat_template, const Model& model,
+          const EngineOptions& engine, std::function<void(const std::string&)> failed);
+  void handle(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
+  void drain() { draining_ = true; }  // from now on /ready says no and nothing new is begun
+  int64_t room() const;               // tokens of prompt and reply
+
+ private:
+  struct Job;
+  using Answer = void (Service::*)(const HttpCall&, const std::shared_ptr<HttpReply>&);
+  struct Route {
+    const char *method, *path;
+    Answer answer;
+  };
+  static const Route routes[];
+
+  void chat(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
+  void complete(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
+  void models(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
+  void tokenize(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
+  void detokenize(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
+  void apply_template(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
+  void health(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
+  void ready(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
+  void version(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
+
+  void check_key(const HttpCall& call) const;
+  void check_model(const std::string& name) const;
+  const ChatTemplate& chat_template() const;
+  void start(const CompletionCall& call, bool chat, bool echo, const std::vector<Prompt>& prompts, const std::shared_ptr<HttpReply>& reply);
+
+  const ServiceOptions options_;
+  const ModelConfig& config_;
+  const Tokenizer tokenizer_;
+  const std::optional<ChatTemplate> chat_template_;
+  const std::vector<int32_t> end_tokens_;
+  const int64_t created_;
+  std::atomic<bool> draining_{false};
+  std::atomic<int64_t> requests_{0};  // of the engine
+  std::atomic<uint64_t> started_{0};  // replies without a seed of their own
+  EngineThread engine_;               // ends first: its requests point here
+};
+
+}  // namespace hadal

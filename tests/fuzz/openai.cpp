@@ -1,0 +1,33 @@
+// Any bytes as the body of a request: an Error that can be told as JSON, or a call within its bounds.
+#include "serve/openai.h"
+
+#include "core/error.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace hadal;
+  const std::string body(reinterpret_cast<const char*>(data), size);
+  const auto within_bounds = [](const CompletionCall& call) {
+    const Sampling& s = call.sampling;
+    return call.max_tokens >= 0 && call.choices >= 1 && call.choices <= 64 && call.logprobs <= 20 && s.temperature >= 0 &&
+           s.temperature <= 2;
+  };
+  const auto attempt = [](const auto& parse) {
+    try {
+      parse();
+    } catch (const ApiError& error) {
+      if (error.status != 400 || error.json().empty()) __builtin_trap();
+    }
+  };
+  attempt([&] {
+    const ChatCall call = parse_chat_call(body, {});
+    if (call.messages.empty() || !within_bounds(call)) __builtin_trap();
+  });
+  attempt([&] {
+    const TextCall call = parse_text_call(body, {});
+    if (call.prompts.empty() || !within_bounds(call)) __builtin_trap();
+  });
+  attempt([&] { parse_messages(body); });
+  attempt([&] { parse_text(body); });
+  attempt([&] { parse_tokens(body); });
+  return 0;
+}
