@@ -16,8 +16,8 @@ import sys
 import time
 
 
-def any_tokens(count):
-    draw = random.Random(count)
+def any_tokens(count, text=0):
+    draw = random.Random(f"{count} {text}")
     return [draw.randrange(10, 30000) for _ in range(count)]
 
 
@@ -122,6 +122,7 @@ class OpenVino:
         import openvino_genai
 
         self.api, self.tensor = openvino_genai, openvino.Tensor
+        self.prefills = 0
         self.pipe = openvino_genai.LLMPipeline(model, "CPU", ATTENTION_BACKEND=how["backend"], INFERENCE_NUM_THREADS=threads)
         self.generate([any_tokens(8)], 1)
 
@@ -146,7 +147,8 @@ class OpenVino:
 
     def measure(self, test, tokens, depth, batch, **_):
         if test == "prefill":
-            return self.generate([any_tokens(tokens)], 1)[0]
+            self.prefills += 1  # each reads a text of its own: the pipeline keeps what it has read
+            return self.generate([any_tokens(tokens, self.prefills)], 1)[0]
         if batch == 1:
             return self.generate([any_tokens(max(depth, 1))], tokens + 1)[1]
         prompts = [any_tokens(max(depth, 1) + i)[-max(depth, 1) :] for i in range(batch)]

@@ -54,6 +54,7 @@ void run(const Options& options, const std::string& version) {
   service_options.version = version;
   if (const char* key = std::getenv("HADAL_API_KEY")) service_options.api_key = key;
   service_options.sampling = sampling_for(options.sampling, source.path());
+  service_options.stops = options.sampling.stop;
   service_options.most_requests = options.most_requests;
   const ModelConfig config = options.feeding.masked(source.config());
   service_options.sampling.check(config.vocab);

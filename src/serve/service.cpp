@@ -187,13 +187,15 @@ void Service::start(const CompletionCall& call, bool chat, bool echo, const std:
     throw ApiError(429,
                    fmt::format("{} requests are running or waiting: more than {} are not taken", requests_.load(), options_.most_requests));
   call.sampling.check(config_.vocab);
+  std::vector<std::string> stops = call.stops;
+  stops.insert(stops.end(), options_.stops.begin(), options_.stops.end());
   const auto job = std::make_shared<Job>(*this, call, chat, reply);
   requests_ += count;
   job->choices.reserve(size_t(count));
   for (const Prompt& prompt : prompts) {
     job->usage.prompt += int64_t(prompt.tokens.size());
     for (int64_t i = 0; i < call.choices; ++i) {
-      job->choices.push_back({ReplyStream(tokenizer_, call.stops, prompt.starts_in_reasoning, chat), {}});
+      job->choices.push_back({ReplyStream(tokenizer_, stops, prompt.starts_in_reasoning, chat), {}});
       job->choices.back().said.choice = int64_t(job->choices.size()) - 1;
       if (echo) job->choices.back().said.text = tokenizer_.decode(prompt.tokens);
     }

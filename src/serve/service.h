@@ -16,11 +16,12 @@
 namespace hadal {
 
 struct ServiceOptions {
-  std::string name;             // of the model, as clients call it
-  std::string version;          // of the program
-  std::string api_key;          // that /v1/* asks for; empty: none
-  Sampling sampling;            // for what a request leaves open; its seed counts up
-  int64_t most_requests = 256;  // running and waiting together; more are told to come back
+  std::string name;                // of the model, as clients call it
+  std::string version;             // of the program
+  std::string api_key;             // that /v1/* asks for; empty: none
+  std::vector<std::string> stops;  // of every reply, beside those of its request
+  Sampling sampling;               // for what a request leaves open; its seed counts up
+  int64_t most_requests = 256;     // running and waiting together; more are told to come back
 };
 
 class Service {

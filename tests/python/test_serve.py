@@ -264,6 +264,40 @@ def test_connections_are_kept_and_1_0_is_answered(server):
         assert received.endswith(b"data: [DONE]\n\n") and b"chunked" not in received
 
 
+def test_a_crowd_leaves_nothing_behind(hadal, model):
+    """Short and long, whole and streamed, wrong ones and clients that leave: all are answered, and memory stays as it is."""
+    server = Server(hadal, model, "--stop", "never said")
+
+    def one(i):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as s:
+            if i % 4 == 0:
+                s.sendall(raw_request(ENDLESS | {"stream": i % 8 == 0}))
+                return s.recv(20)[:12] if i % 8 == 0 else b""
+            body = {"prompt": "the thing " * (i % 50 + 1), "max_tokens": i % 20 + 1, "stream": i % 4 == 1, "temperature": 4 if i % 4 == 2 else 1}
+            s.sendall(raw_request(body, "/v1/completions", "Connection: close\r\n"))
+            received = b""
+            while piece := s.recv(65536):
+                received += piece
+            return received
+
+    def resident():
+        return int(re.search(r"VmRSS:\s+(\d+)", open(f"/proc/{server.process.pid}/status").read())[1])
+
+    def crowd():
+        with concurrent.futures.ThreadPoolExecutor(32) as threads:
+            for i, reply in enumerate(threads.map(one, range(800))):
+                expected = {0: b"" if i % 8 else b"HTTP/1.1 200", 1: b"data: [DONE]", 2: b"temperature", 3: b'"usage"'}[i % 4]
+                assert expected in reply, f"request {i}: {reply[-300:]}"
+        assert wait_until(lambda: requests_of(server) == 0)
+
+    crowd()
+    before = resident()
+    crowd()
+    crowd()
+    assert resident() < before * 1.05 + 2000
+    assert server.end() == 0
+
+
 def test_too_many_are_told_to_come_back(hadal, model):
     server = Server(hadal, model, "--most-requests", 2)
     streams = [socket.create_connection(("127.0.0.1", server.port)) for _ in range(2)]
