@@ -89,7 +89,8 @@ void add_serve(CLI::App& app) {
   HADAL_API_KEY=secret hadal serve path/to/model --host 0.0.0.0
   curl http://127.0.0.1:8080/v1/chat/completions -d '{"messages": [{"role": "user", "content": "Name three rivers."}]}'
 
-POST /v1/chat/completions, /v1/completions, /tokenize, /detokenize, /apply-template; GET /v1/models, /health, /ready, /version.
+POST /v1/chat/completions, /v1/completions, /tokenize, /detokenize, /apply-template; GET /v1/models, /health, /ready,
+/version, /metrics (Prometheus).
 Replies of all clients are computed together. SIGTERM or Ctrl-C finishes what is running first. With HADAL_API_KEY set, /v1/* asks for it.)");
   add_model(command, options->model)->required(false)->capture_default_str();
   command->add_option("--host", options->host, "address to listen at; 0.0.0.0: every one of this machine")

@@ -29,9 +29,10 @@ std::string reply_id(bool chat) {
 
 std::string sse(const std::string& data) { return "data: " + data + "\n\n"; }
 
-void send_json(const std::shared_ptr<HttpReply>& reply, const nlohmann::ordered_json& json) {
-  reply->send(200, json_type, json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
-}
+std::string dump(const nlohmann::ordered_json& json) { return json.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace); }
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point from) { return std::chrono::duration<double>(Clock::now() - from).count(); }
 
 }  // namespace
 
@@ -40,7 +41,8 @@ struct Service::Job : std::enable_shared_from_this<Service::Job> {
   struct Choice {
     ReplyStream text;
     Delta said;  // whole replies: everything; streams: what comes with the next event
-    int64_t tokens = 0;
+    int64_t prompt_tokens, tokens = 0;
+    Clock::time_point last = {};  // token
     bool begun = false;
   };
 
@@ -53,10 +55,10 @@ struct Service::Job : std::enable_shared_from_this<Service::Job> {
   const std::shared_ptr<HttpReply> reply;
   const ReplyHead head;
   std::vector<Choice> choices;
-  std::string echo;  // in front of each reply
   Usage usage;
   size_t finished = 0;
   bool lost = false;  // nobody reads any more
+  const Clock::time_point arrival = Clock::now();
 
   void send_event(Choice& choice) {
     choice.said.first = head.chat && !choice.begun;
@@ -71,7 +73,11 @@ struct Service::Job : std::enable_shared_from_this<Service::Job> {
   }
 
   bool on_token(Choice& choice, const Token& token) {
-    ++choice.tokens;
+    if (++choice.tokens == 1)
+      service.metrics_.prompt_read(choice.prompt_tokens, seconds_since(arrival));
+    else
+      service.metrics_.token_followed(seconds_since(choice.last));
+    choice.last = Clock::now();
     if (!token.logprobs.empty()) choice.said.logprobs.push_back(token.logprobs);
     take(choice, choice.text.push(token.id));
     const bool news = !choice.said.text.empty() || !choice.said.reasoning.empty() || !choice.said.logprobs.empty();
@@ -83,16 +89,22 @@ struct Service::Job : std::enable_shared_from_this<Service::Job> {
     if (!choice.text.stopped()) take(choice, choice.text.finish());
     choice.said.finish = how == Finish::length ? "length" : "stop";
     usage.reply += choice.tokens;
+    service.metrics_.reply_ended(choice.tokens, seconds_since(arrival));
+    if (how == Finish::cancelled || lost) {
+      if (++finished == choices.size()) service.metrics_.answered(499);
+      return;
+    }
     if (call.stream) send_event(choice);
     if (++finished < choices.size()) return;
     if (!call.stream) {
       std::vector<Delta> said;
       for (Choice& one : choices) said.push_back(std::move(one.said));
-      return reply->send(200, json_type, whole_json(head, said, usage, service.tokenizer_));
+      return service.answer(reply, 200, whole_json(head, said, usage, service.tokenizer_));
     }
     if (call.include_usage) reply->write(sse(usage_chunk_json(head, usage)));
     reply->write(sse("[DONE]"));
     reply->close();
+    service.metrics_.answered(200);
   }
 };
 
@@ -115,6 +127,7 @@ const Service::Route Service::routes[] = {
     {"POST", "/apply-template", &Service::apply_template},
     {"GET", "/health", &Service::health},
     {"GET", "/ready", &Service::ready},
+    {"GET", "/metrics", &Service::metrics},
     {"GET", "/version", &Service::version},
 };
 
@@ -132,14 +145,14 @@ void Service::handle(const HttpCall& call, const std::shared_ptr<HttpReply>& rep
     }
     if (allowed.empty()) throw ApiError(404, fmt::format("there is no {}", call.path), "", "not_found");
     const ApiError error(405, fmt::format("{}: expected the method {}, found {}", call.path, allowed, call.method));
-    reply->send(405, json_type, error.json(), {{"Allow", allowed}});
+    answer(reply, 405, error.json(), {{"Allow", allowed}});
   } catch (const ApiError& error) {
     HttpHeaders headers;
     if (error.status == 429 || error.status == 503) headers.push_back({"Retry-After", "1"});
     if (error.status == 401) headers.push_back({"WWW-Authenticate", "Bearer"});
-    reply->send(error.status, json_type, error.json(), std::move(headers));
+    answer(reply, error.status, error.json(), std::move(headers));
   } catch (const Error& error) {  // the engine's and the template's words about what they were given
-    reply->send(400, json_type, ApiError(400, error.what()).json());
+    answer(reply, 400, ApiError(400, error.what()).json());
   }
 }
 
@@ -195,7 +208,7 @@ void Service::start(const CompletionCall& call, bool chat, bool echo, const std:
   for (const Prompt& prompt : prompts) {
     job->usage.prompt += int64_t(prompt.tokens.size());
     for (int64_t i = 0; i < call.choices; ++i) {
-      job->choices.push_back({ReplyStream(tokenizer_, stops, prompt.starts_in_reasoning, chat), {}});
+      job->choices.push_back({ReplyStream(tokenizer_, stops, prompt.starts_in_reasoning, chat), {}, int64_t(prompt.tokens.size())});
       job->choices.back().said.choice = int64_t(job->choices.size()) - 1;
       if (echo) job->choices.back().said.text = tokenizer_.decode(prompt.tokens);
     }
@@ -225,32 +238,44 @@ void Service::start(const CompletionCall& call, bool chat, bool echo, const std:
 
 void Service::models(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {
   const bool all = call.path == "/v1/models";
-  reply->send(200, json_type, all ? models_json(options_.name, created_, room()) : model_json(options_.name, created_, room()));
+  answer(reply, 200, all ? models_json(options_.name, created_, room()) : model_json(options_.name, created_, room()));
 }
 
 void Service::tokenize(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {
   const std::vector<int32_t> tokens = raw_prompt(tokenizer_, parse_text(call.body)).tokens;
-  send_json(reply, {{"tokens", tokens}, {"count", tokens.size()}});
+  answer(reply, 200, dump({{"tokens", tokens}, {"count", tokens.size()}}));
 }
 
 void Service::detokenize(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {
   const std::vector<int32_t> tokens = parse_tokens(call.body);
   for (const int32_t token : tokens)
     if (token >= config_.vocab) throw ApiError(400, fmt::format("tokens: expected ids below {}, found {}", config_.vocab, token), "tokens");
-  send_json(reply, {{"content", tokenizer_.decode(tokens)}});
+  answer(reply, 200, dump({{"content", tokenizer_.decode(tokens)}}));
 }
 
 void Service::apply_template(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {
-  send_json(reply, {{"prompt", chat_text(tokenizer_, chat_template(), parse_messages(call.body))}});
+  answer(reply, 200, dump({{"prompt", chat_text(tokenizer_, chat_template(), parse_messages(call.body))}}));
 }
 
-void Service::health(const HttpCall&, const std::shared_ptr<HttpReply>& reply) { send_json(reply, {{"status", "ok"}}); }
+void Service::health(const HttpCall&, const std::shared_ptr<HttpReply>& reply) { answer(reply, 200, dump({{"status", "ok"}})); }
 
 void Service::ready(const HttpCall&, const std::shared_ptr<HttpReply>& reply) {
   if (draining_) throw ApiError(503, "the server is shutting down");
-  send_json(reply, {{"status", "ready"}, {"requests", requests_.load()}});
+  answer(reply, 200, dump({{"status", "ready"}, {"requests", requests_.load()}}));
 }
 
-void Service::version(const HttpCall&, const std::shared_ptr<HttpReply>& reply) { send_json(reply, {{"version", options_.version}}); }
+void Service::metrics(const HttpCall&, const std::shared_ptr<HttpReply>& reply) {
+  metrics_.answered(200);
+  reply->send(200, "text/plain; version=0.0.4", metrics_.text(requests_));
+}
+
+void Service::answer(const std::shared_ptr<HttpReply>& reply, int status, std::string json, HttpHeaders headers) {
+  metrics_.answered(status);
+  reply->send(status, json_type, std::move(json), std::move(headers));
+}
+
+void Service::version(const HttpCall&, const std::shared_ptr<HttpReply>& reply) {
+  answer(reply, 200, dump({{"version", options_.version}}));
+}
 
 }  // namespace hadal

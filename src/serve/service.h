@@ -11,6 +11,7 @@
 #include "model/tokenizer.h"
 #include "serve/engine_thread.h"
 #include "serve/http_server.h"
+#include "serve/metrics.h"
 #include "serve/openai.h"
 
 namespace hadal {
@@ -50,7 +51,10 @@ class Service {
   void apply_template(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void health(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void ready(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
+  void metrics(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void version(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
+
+  void answer(const std::shared_ptr<HttpReply>& reply, int status, std::string json, HttpHeaders headers = {});
 
   void check_key(const HttpCall& call) const;
   void check_model(const std::string& name) const;
@@ -63,6 +67,7 @@ class Service {
   const std::optional<ChatTemplate> chat_template_;
   const std::vector<int32_t> end_tokens_;
   const int64_t created_;
+  Metrics metrics_;
   std::atomic<bool> draining_{false};
   std::atomic<int64_t> requests_{0};  // of the engine
   std::atomic<uint64_t> started_{0};  // replies without a seed of their own

@@ -197,6 +197,27 @@ def test_the_small_routes(server):
     assert server.call("/version")[1]["version"]
 
 
+def metrics_of(server):
+    with urllib.request.urlopen(server.base + "/metrics") as reply:
+        assert reply.headers["Content-Type"] == "text/plain; version=0.0.4"
+        lines = reply.read().decode().splitlines()
+    return {name: float(value) for name, value in (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))}
+
+
+def test_metrics_account_for_everything(server):
+    before = metrics_of(server)
+    reply = server.chat(max_tokens=7, n=2)
+    server.call("/v1/chat/completions", {})
+    after = metrics_of(server)
+    grown = lambda name: after[name] - before.get(name, 0)
+    assert grown("hadal_prompt_tokens_total") == 2 * reply.usage.prompt_tokens
+    assert grown("hadal_reply_tokens_total") == grown("hadal_between_tokens_seconds_count") + 2 == reply.usage.completion_tokens
+    assert grown("hadal_first_token_seconds_count") == grown("hadal_request_seconds_count") == 2
+    assert grown('hadal_http_answers_total{status="400"}') == 1
+    assert grown('hadal_http_answers_total{status="200"}') == 2, "the chat and the first look at the metrics"
+    assert after["hadal_requests"] == 0
+
+
 def requests_of(server):
     return server.call("/ready")[1]["requests"]
 
@@ -295,6 +316,9 @@ def test_a_crowd_leaves_nothing_behind(hadal, model):
     crowd()
     crowd()
     assert resident() < before * 1.05 + 2000
+    answers = {name: value for name, value in metrics_of(server).items() if name.startswith("hadal_http_answers_total")}
+    assert answers['hadal_http_answers_total{status="400"}'] == 3 * 200
+    assert answers['hadal_http_answers_total{status="499"}'] == 3 * 200
     assert server.end() == 0
 
 

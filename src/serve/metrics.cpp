@@ -1,0 +1,65 @@
+#include "serve/metrics.h"
+
+#include <prometheus/counter.h>
+#include <prometheus/gauge.h>
+#include <prometheus/histogram.h>
+#include <prometheus/registry.h>
+#include <prometheus/text_serializer.h>
+
+namespace hadal {
+namespace {
+
+using Buckets = prometheus::Histogram::BucketBoundaries;
+const Buckets between{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5};
+const Buckets whole{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250};
+
+}  // namespace
+
+struct Metrics::State {
+  prometheus::Registry registry;
+  prometheus::Family<prometheus::Counter>& answers = prometheus::BuildCounter()
+                                                         .Name("hadal_http_answers_total")
+                                                         .Help("HTTP answers by status; 499: the client had gone")
+                                                         .Register(registry);
+  prometheus::Gauge& requests = gauge("hadal_requests", "Requests running and waiting");
+  prometheus::Counter& prompt_tokens = counter("hadal_prompt_tokens_total", "Tokens of prompts that have been read");
+  prometheus::Counter& reply_tokens = counter("hadal_reply_tokens_total", "Tokens of replies that have ended");
+  prometheus::Histogram& first = histogram("hadal_first_token_seconds", "From a request's arrival to its first token", whole);
+  prometheus::Histogram& next = histogram("hadal_between_tokens_seconds", "From a token to the next of its reply", between);
+  prometheus::Histogram& all = histogram("hadal_request_seconds", "From a request's arrival to the end of its reply", whole);
+
+ private:
+  prometheus::Gauge& gauge(const char* name, const char* help) {
+    return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add({});
+  }
+  prometheus::Counter& counter(const char* name, const char* help) {
+    return prometheus::BuildCounter().Name(name).Help(help).Register(registry).Add({});
+  }
+  prometheus::Histogram& histogram(const char* name, const char* help, const Buckets& buckets) {
+    return prometheus::BuildHistogram().Name(name).Help(help).Register(registry).Add({}, buckets);
+  }
+};
+
+Metrics::Metrics() : state_(std::make_unique<State>()) {}
+Metrics::~Metrics() = default;
+
+void Metrics::answered(int status) { state_->answers.Add({{"status", std::to_string(status)}}).Increment(); }
+
+void Metrics::prompt_read(int64_t tokens, double seconds) {
+  state_->prompt_tokens.Increment(double(tokens));
+  state_->first.Observe(seconds);
+}
+
+void Metrics::token_followed(double seconds) { state_->next.Observe(seconds); }
+
+void Metrics::reply_ended(int64_t tokens, double seconds) {
+  state_->reply_tokens.Increment(double(tokens));
+  state_->all.Observe(seconds);
+}
+
+std::string Metrics::text(int64_t requests) const {
+  state_->requests.Set(double(requests));
+  return prometheus::TextSerializer().Serialize(state_->registry.Collect());
+}
+
+}  // namespace hadal
