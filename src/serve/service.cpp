@@ -230,6 +230,7 @@ void Service::start(const CompletionCall& call, bool chat, bool echo, const std:
   }
   if (call.stream) reply->open("text/event-stream");
   std::vector<uint64_t> ids;
+  ids.reserve(requests.size());
   for (Request& request : requests) ids.push_back(engine_.submit(std::move(request)));
   reply->when_gone([this, ids] {
     for (const uint64_t id : ids) engine_.cancel(id);
