@@ -11,7 +11,6 @@
 #include "cli/line_editor.h"
 #include "cli/options.h"
 #include "cli/output.h"
-#include "cli/sampling.h"
 #include "core/error.h"
 #include "infer/model.h"
 #include "model/presets.h"
@@ -19,12 +18,8 @@
 namespace hadal {
 namespace {
 
-struct Options {
+struct Options : RunOptions {
   std::string model = "smollm2", system, thinking;
-  SamplingOptions sampling;
-  FeedingOptions feeding;
-  Drafting drafting = Drafting::automatic;
-  WeightOptions weights;
   int64_t max_tokens = 4096, context = 0;
 };
 
@@ -262,12 +257,7 @@ When the context is full, the oldest part of the talk is forgotten, never the sy
       ->check(CLI::Range(int64_t(0), int64_t(1) << 31))
       ->type_name("N")
       ->capture_default_str();
-  add_sampling(command, options->sampling);
-  add_feeding(command, options->feeding);
-  add_draft(command, options->drafting);
-  add_weights(command, options->weights);
-  add_memory(command, options->weights);
-  add_threads(command);
+  add_run(command, *options);
   command->callback([options] { Chat(*options).run(); });
 }
 

@@ -10,21 +10,16 @@
 #include "cli/conversation.h"
 #include "cli/options.h"
 #include "cli/output.h"
-#include "cli/sampling.h"
 #include "core/error.h"
 #include "infer/model.h"
 
 namespace hadal {
 namespace {
 
-struct Options {
+struct Options : RunOptions {
   std::string model, system, thinking;
   TextOptions text;
   std::vector<int32_t> prompt_ids;
-  SamplingOptions sampling;
-  FeedingOptions feeding;
-  Drafting drafting = Drafting::automatic;
-  WeightOptions weights;
   int64_t max_tokens = 512, logprobs = -1;
   bool raw = false, ids = false, json = false;
 };
@@ -163,12 +158,7 @@ model continues. The reply is written to standard output as it comes, figures to
       ->check(CLI::Range(0, 1000))
       ->type_name("N");
   command->add_flag("--ids", options->ids, "print the reply as token ids");
-  add_sampling(command, options->sampling);
-  add_feeding(command, options->feeding);
-  add_draft(command, options->drafting);
-  add_weights(command, options->weights);
-  add_memory(command, options->weights);
-  add_threads(command);
+  add_run(command, *options);
   add_json(command, options->json);
   command->callback([options] { run(*options); });
 }

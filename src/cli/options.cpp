@@ -245,6 +245,15 @@ void keep_within(Model& model, const WeightOptions& weights, DType cache, int64_
                    as_bytes(double(routed_expert_bytes(model) - r.arena)), as_bytes(double(routed_expert_bytes(model)))));
 }
 
+void add_run(CLI::App* command, RunOptions& options) {
+  add_sampling(command, options.sampling);
+  add_feeding(command, options.feeding);
+  add_draft(command, options.drafting);
+  add_weights(command, options.weights);
+  add_memory(command, options.weights);
+  add_threads(command);
+}
+
 ModelSource open_model(const std::string& reference) { return ModelSource(resolve_model(reference)); }
 
 }  // namespace hadal

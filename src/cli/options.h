@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "cli/sampling.h"
 #include "core/dtype.h"
 #include "infer/draft.h"
 #include "infer/recipe.h"
@@ -63,6 +64,14 @@ Model load_model(const ModelSource& source, ModelConfig config, const WeightOpti
 void add_memory(CLI::App* command, WeightOptions& options);  // --memory
 // Leaves routed experts on disk where the model, the cache and activations take more than --memory grants. Error: it is too little.
 void keep_within(Model& model, const WeightOptions& weights, DType cache, int64_t cache_rows, int64_t max_rows);
+
+struct RunOptions {  // of every command that writes replies
+  SamplingOptions sampling;
+  FeedingOptions feeding;
+  Drafting drafting = Drafting::automatic;
+  WeightOptions weights;
+};
+void add_run(CLI::App* command, RunOptions& options);  // with --threads
 
 ModelSource open_model(const std::string& reference);
 

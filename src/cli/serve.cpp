@@ -9,7 +9,6 @@
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/output.h"
-#include "cli/sampling.h"
 #include "core/error.h"
 #include "core/memory.h"
 #include "infer/kv_cache.h"
@@ -19,14 +18,10 @@
 namespace hadal {
 namespace {
 
-struct Options {
+struct Options : RunOptions {
   std::string model = "smollm2", host = "127.0.0.1", name;
   uint16_t port = 8080;
   int64_t replies = 8, most_requests = 256, drain = 30;
-  SamplingOptions sampling;
-  FeedingOptions feeding;
-  Drafting drafting = Drafting::automatic;
-  WeightOptions weights;
 };
 
 EngineOptions engine_options(const Options& options, const Model& model) {
@@ -110,12 +105,7 @@ Replies of all clients are computed together. SIGTERM or Ctrl-C finishes what is
       ->check(CLI::Range(int64_t(0), int64_t(86400)))
       ->type_name("SECONDS")
       ->capture_default_str();
-  add_sampling(command, options->sampling);
-  add_feeding(command, options->feeding);
-  add_draft(command, options->drafting);
-  add_weights(command, options->weights);
-  add_memory(command, options->weights);
-  add_threads(command);
+  add_run(command, *options);
   command->callback([options] { run(*options, HADAL_VERSION); });
 }
 
