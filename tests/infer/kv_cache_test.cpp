@@ -6,6 +6,9 @@
 #include <set>
 
 #include "core/error.h"
+#include "core/packed.h"
+#include "infer/recipe.h"
+#include "model/presets.h"
 
 namespace hadal {
 namespace {
@@ -86,6 +89,38 @@ TEST(KvCache, AWindowTakesARing) {
     }
   kv.release(rows);
   EXPECT_EQ(kv.free_pages(), kept);
+}
+
+int64_t weight_bytes(const ModelConfig& config, const Recipe& recipe) {
+  int64_t sum = 0;
+  auto params = make_params<int>(config);
+  for_each_param(config, params, [&](const std::string& name, Shape shape, Role role, int&) {
+    const bool is_matrix = role == Role::matrix || role == Role::embedding;
+    const DType type = is_matrix ? recipe.type_of(config, name, role).value_or(DType::bf16) : DType::f32;
+    sum += is_packed(type) ? packed_bytes(type, shape.rows, shape.cols) + padded_rows(shape.rows) * 8
+                           : bytes_of(type, shape.rows * shape.cols);
+  });
+  return sum;
+}
+
+// Weights and cache of 10,240 tokens, the cache as it is allocated. Rings are whole pages: 8 for the window, one more, one for the sinks.
+TEST(KvCache, AWindowSavesTwoFifthsOfA1BModelsMemory) {
+  const ModelConfig full = preset("coder-1.3b");
+  ModelConfig windowed = full;
+  windowed.attention_window = 512, windowed.attention_sinks = 4;
+  const auto cache = [](const ModelConfig& config) {
+    const KvCache kv(config, DType::f16, 10'240);
+    EXPECT_EQ(int64_t(kv.bytes()), KvCache::bytes(config, DType::f16, 10'240));
+    return double(kv.bytes());
+  };
+  EXPECT_EQ(KvCache::bytes(full, DType::f16, 10'240), 2 * 24 * 10'240 * 2 * 2048);
+  EXPECT_EQ(KvCache::bytes(windowed, DType::f16, 10'240), 2 * 24 * (10 * 64) * 2 * 2048);
+  const auto saved = [&](const Recipe& recipe) {
+    const double weights = double(weight_bytes(full, recipe));
+    return 1 - (weights + cache(windowed)) / (weights + cache(full));
+  };
+  EXPECT_NEAR(saved({}), 0.401, 0.001);
+  EXPECT_NEAR(saved({.weights = DType::w4, .keep = {}}), 0.67, 0.01);
 }
 
 TEST(KvCache, SaysHowMuchMemoryIsMissing) {
