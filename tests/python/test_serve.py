@@ -1,5 +1,6 @@
 """The server before real clients: the official openai package, and sockets that do what no client should."""
 
+import atexit
 import concurrent.futures
 import contextlib
 import json
@@ -27,6 +28,7 @@ class Server:
         self.process = subprocess.Popen(
             list(map(str, arguments)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ) | dict(environment)
         )
+        atexit.register(self.process.kill)  # where a test fails before it ends it
         line = self.process.stdout.readline()
         found = re.search(r"http://127\.0\.0\.1:(\d+)/v1", line)
         assert found, f"{line}\n{self.process.stderr.read()}"
