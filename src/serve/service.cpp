@@ -102,9 +102,9 @@ struct Service::Job : std::enable_shared_from_this<Service::Job> {
       return service.answer(reply, 200, whole_json(head, said, usage, service.tokenizer_));
     }
     if (call.include_usage) reply->write(sse(usage_chunk_json(head, usage)));
+    service.metrics_.answered(200);
     reply->write(sse("[DONE]"));
     reply->close();
-    service.metrics_.answered(200);
   }
 };
 

@@ -217,7 +217,7 @@ def test_metrics_account_for_everything(server):
     assert grown("hadal_first_token_seconds_count") == grown("hadal_request_seconds_count") == 2
     assert grown('hadal_http_answers_total{status="400"}') == 1
     assert grown('hadal_http_answers_total{status="200"}') == 2, "the chat and the first look at the metrics"
-    assert after["hadal_requests"] == 0
+    assert wait_until(lambda: metrics_of(server)["hadal_requests"] == 0)
 
 
 def requests_of(server):
