@@ -34,10 +34,10 @@ void attention(Mat<float> out, Mat<const float> h, const Gqa<Weight>& w, int64_t
   rope(q, c.heads, c.head_dim, pass.rope);
   rope(k, c.kv_heads, c.head_dim, pass.rope);
   pass.lap(Phase::rope);
-  const auto [keys, values] = HeadColumns(c, pass.kv.type());
+  const HeadColumns columns(c, pass.kv.type());
   for_slices(pass.batch, pass.kv, layer, [&](std::span<const Slice> slices) {
-    append(pass.kv, layer, slices, keys, k, c.kv_heads);
-    append(pass.kv, layer, slices, values, v, c.kv_heads);
+    append(pass.kv, layer, slices, columns.keys, k, c.kv_heads);
+    append(pass.kv, layer, slices, columns.values, v, c.kv_heads);
     append_sketches(pass.kv, layer, slices, k, c.kv_heads);
     pass.lap(Phase::append);
     std::vector<std::vector<CachePage>> pages;
@@ -53,10 +53,10 @@ void attention(Mat<float> out, Mat<const float> h, const Gqa<Weight>& w, int64_t
                           .kv_heads = c.kv_heads,
                           .key_dim = c.head_dim,
                           .value_dim = c.head_dim,
-                          .key_offset = keys.offset,
-                          .key_step = keys.step,
-                          .value_offset = values.offset,
-                          .value_step = values.step,
+                          .key_offset = columns.keys.offset,
+                          .key_step = columns.keys.step,
+                          .value_offset = columns.values.offset,
+                          .value_step = columns.values.step,
                           .scale = c.attention_scale,
                           .mask = pass.kv.mask(layer),
                           .selected = select_blocks(pass.kv, layer, slice, pages.back(), q.rows_from(slice.first_row, slice.rows), c.heads,
