@@ -243,7 +243,8 @@ void add_chat(CLI::App& app) {
   printf 'Hello!\nAnd now in French.\n' | hadal chat smollm2
 
 Inside: /help /system /reset /retry /save /load /stats /exit. Ctrl-C stops a reply, Ctrl-D leaves.
-When the context is full, the oldest part of the talk is forgotten, never the system message. Reasoning is shown dimmed. What you type is kept in chat_history in the cache folder (see `hadal models`).)");
+When the context is full, the oldest part of the talk is forgotten, never the system message. Reasoning is shown dimmed.
+What you type is kept in chat_history in the cache folder (see `hadal models`).)");
   add_model(command, options->model)->required(false)->capture_default_str();
   command->add_option("--system", options->system, "what the model is told before the talk")->type_name("TEXT");
   command->add_option("--thinking", options->thinking, "for models that reason when told to")

@@ -34,7 +34,7 @@ struct CompletionCall {  // what both ways of asking share
 
 struct ChatCall : CompletionCall {
   std::vector<Message> messages;
-  std::string tools, template_variables;  // JSON; empty: none
+  std::string template_variables;  // JSON; empty: none
 };
 
 using TextOrTokens = std::variant<std::string, std::vector<int32_t>>;
