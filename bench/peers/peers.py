@@ -189,7 +189,7 @@ class Run:
                     continue
                 answer = json.loads(done.stdout)
                 result = answer["results"][0]
-                self.machine = answer["machine"]
+                self.machine = self.machine or answer["machine"]  # of the first section: later ones may have a lower level
                 seconds = figure["tokens"] * figure["batch"] / result["tokens_per_second"]
                 self.keep(section, "hadal", figure, seconds, setting, idle, limit=result["limit"], share=result["share"])
 
