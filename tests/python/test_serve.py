@@ -320,9 +320,10 @@ def test_a_crowd_leaves_nothing_behind(hadal, model):
     crowd()
     crowd()
     assert resident() < before * 1.05 + 2000
-    answers = {name: value for name, value in metrics_of(server).items() if name.startswith("hadal_http_answers_total")}
-    assert answers['hadal_http_answers_total{status="400"}'] == 3 * 200
-    assert answers['hadal_http_answers_total{status="499"}'] == 3 * 200
+    counted = metrics_of(server)
+    assert counted['hadal_http_answers_total{status="400"}'] == 3 * 200
+    assert 0 < counted['hadal_http_answers_total{status="499"}'] <= 3 * 200  # a reply may end before its client leaves
+    assert counted["hadal_request_seconds_count"] == 3 * 600
     assert server.end() == 0
 
 
