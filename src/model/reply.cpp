@@ -42,6 +42,7 @@ std::vector<ReplyPiece> ReplyStream::push(int32_t token) {
     if (std::find(stops_.begin(), stops_.end(), bytes) == stops_.end()) return {};
     std::vector<ReplyPiece> pieces = finish();
     stopped_ = true;
+    stop_ = bytes;
     return pieces;
   }
   held_ += characters_.push(bytes);
@@ -85,6 +86,7 @@ std::vector<ReplyPiece> ReplyStream::advance(bool last) {
     }
     const std::string before = held_.substr(0, at);
     if (!tag || reasoning_) show(before, pieces);
+    if (!tag) stop_ = held_.substr(at, size);
     held_.erase(0, at + size);
     if (!tag) {
       held_.clear();

@@ -19,9 +19,11 @@ class ReplyStream {
   // stops: texts that end the reply and are not shown, empty ones ignored. starts_in_reasoning: the prompt ended inside <think>.
   // separate_reasoning off: everything is answer, the tags too.
   ReplyStream(const Tokenizer& tokenizer, std::vector<std::string> stops, bool starts_in_reasoning, bool separate_reasoning);
-  std::vector<ReplyPiece> push(int32_t token);  // what can be shown by now
-  std::vector<ReplyPiece> finish();             // what was held back
-  bool stopped() const { return stopped_; }     // a stop text came: no more tokens are needed
+  std::vector<ReplyPiece> push(int32_t token);       // what can be shown by now
+  std::vector<ReplyPiece> finish();                  // what was held back
+  bool stopped() const { return stopped_; }          // a stop text came: no more tokens are needed
+  const std::string& stop() const { return stop_; }  // which one
+  bool in_reasoning() const { return reasoning_; }   // what comes next, as far as is known
 
  private:
   std::vector<ReplyPiece> advance(bool last);
@@ -30,6 +32,7 @@ class ReplyStream {
   const Tokenizer& tokenizer_;
   Utf8Stream characters_;
   std::vector<std::string> stops_;
+  std::string stop_;
   std::string held_;  // may begin a stop text or a tag
   bool reasoning_, separate_, begun_ = false, stopped_ = false;
   bool after_tag_ = false;  // newlines are dropped until other text comes

@@ -1,5 +1,6 @@
 #include "serve/http_server.h"
 
+#include <algorithm>
 #include <atomic>
 #include <boost/asio.hpp>
 #include <boost/beast/core.hpp>
@@ -109,6 +110,12 @@ std::string error_body(std::string_view message) {
 
 }  // namespace
 
+std::string_view HttpCall::header(std::string_view name) const {
+  const auto same = [&](const auto& header) { return beast::iequals(header.first, name); };
+  const auto at = std::find_if(headers.begin(), headers.end(), same);
+  return at == headers.end() ? std::string_view() : at->second;
+}
+
 struct HttpServer::State {
   State(HttpLimits l) : limits(l), acceptor(context), signals(context), deadline(context) {}
 
@@ -195,8 +202,8 @@ struct HttpServer::State {
 
   void hand_over(http::request<http::string_body> request, const std::shared_ptr<Exchange>& exchange) {
     const std::string target(request.target());
-    HttpCall call{std::string(request.method_string()), target.substr(0, target.find('?')),
-                  std::string(request[http::field::authorization]), std::move(request.body())};
+    HttpCall call{std::string(request.method_string()), target.substr(0, target.find('?')), {}, std::move(request.body())};
+    for (const auto& field : request) call.headers.emplace_back(field.name_string(), field.value());
     try {
       handler(std::move(call), exchange);
     } catch (const std::exception& e) {

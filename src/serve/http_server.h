@@ -12,13 +12,14 @@
 
 namespace hadal {
 
+using HttpHeaders = std::vector<std::pair<std::string, std::string>>;
+
 struct HttpCall {
   std::string method, path;  // without the query
-  std::string authorization;
+  HttpHeaders headers;
   std::string body;
+  std::string_view header(std::string_view name) const;  // the first of that name, in whatever case; empty: there is none
 };
-
-using HttpHeaders = std::vector<std::pair<std::string, std::string>>;
 
 class HttpReply {  // from any thread; whatever comes after the client has gone is dropped
  public:

@@ -9,10 +9,10 @@
 #include "model/chat_template.h"
 #include "model/prompt.h"
 #include "model/tokenizer.h"
+#include "serve/dialect.h"
 #include "serve/engine_thread.h"
 #include "serve/http_server.h"
 #include "serve/metrics.h"
-#include "serve/openai.h"
 
 namespace hadal {
 
@@ -35,7 +35,6 @@ class Service {
   int64_t room() const;               // tokens of prompt and reply
 
  private:
-  struct Job;
   using Answer = void (Service::*)(const HttpCall&, const std::shared_ptr<HttpReply>&);
   struct Route {
     const char *method, *path;
@@ -43,8 +42,10 @@ class Service {
   };
   static const Route routes[];
 
-  void chat(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
-  void complete(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
+  template <const Dialect& dialect>
+  void complete(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {
+    start(dialect.parse(call.body, options_.sampling), dialect, reply);
+  }
   void models(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void tokenize(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void detokenize(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
@@ -59,7 +60,8 @@ class Service {
   void check_key(const HttpCall& call) const;
   void check_model(const std::string& name) const;
   const ChatTemplate& chat_template() const;
-  void start(const CompletionCall& call, bool chat, bool echo, const std::vector<Prompt>& prompts, const std::shared_ptr<HttpReply>& reply);
+  std::vector<Prompt> prompts_of(const Call& call) const;
+  void start(const Call& call, const Dialect& dialect, const std::shared_ptr<HttpReply>& reply);
 
   const ServiceOptions options_;
   const ModelConfig& config_;

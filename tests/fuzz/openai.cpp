@@ -6,7 +6,7 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace hadal;
   const std::string body(reinterpret_cast<const char*>(data), size);
-  const auto within_bounds = [](const CompletionCall& call) {
+  const auto within_bounds = [](const Call& call) {
     const Sampling& s = call.sampling;
     return call.max_tokens >= 0 && call.choices >= 1 && call.choices <= 64 && call.logprobs <= 20 && s.temperature >= 0 &&
            s.temperature <= 2;
@@ -15,15 +15,15 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     try {
       parse();
     } catch (const ApiError& error) {
-      if (error.status != 400 || error.json().empty()) __builtin_trap();
+      if (error.status != 400 || openai_error(error).empty()) __builtin_trap();
     }
   };
   attempt([&] {
-    const ChatCall call = parse_chat_call(body, {});
+    const Call call = openai_chat.parse(body, {});
     if (call.messages.empty() || !within_bounds(call)) __builtin_trap();
   });
   attempt([&] {
-    const TextCall call = parse_text_call(body, {});
+    const Call call = openai_text.parse(body, {});
     if (call.prompts.empty() || !within_bounds(call)) __builtin_trap();
   });
   attempt([&] { parse_messages(body); });

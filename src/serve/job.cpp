@@ -1,0 +1,92 @@
+#include "serve/job.h"
+
+namespace hadal {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point from) { return std::chrono::duration<double>(Clock::now() - from).count(); }
+
+}  // namespace
+
+Job::Job(const JobContext& context, const Call& call, bool chat, std::unique_ptr<ReplyFormat> format, const std::vector<Prompt>& prompts,
+         const std::vector<std::string>& stops, std::shared_ptr<HttpReply> reply)
+    : context_(context), stream_(call.stream), format_(std::move(format)), reply_(std::move(reply)) {
+  choices_.reserve(prompts.size() * size_t(call.choices));
+  for (const Prompt& prompt : prompts) {
+    usage_.prompt += int64_t(prompt.tokens.size());
+    for (int64_t i = 0; i < call.choices; ++i) {
+      choices_.push_back({ReplyStream(context.tokenizer, stops, prompt.starts_in_reasoning, chat), {}, int64_t(prompt.tokens.size())});
+      choices_.back().said.choice = size() - 1;
+      if (call.echo) choices_.back().said.text = context.tokenizer.decode(prompt.tokens);
+    }
+  }
+  context_.requests += size();
+}
+
+Job::~Job() { context_.requests -= size(); }
+
+void Job::attach(int64_t index, Request& request) {
+  Choice* choice = &choices_[size_t(index)];
+  request.on_token = [job = shared_from_this(), choice](const Token& token) { return job->on_token(*choice, token); };
+  request.on_finish = [job = shared_from_this(), choice](Finish how) { job->on_finish(*choice, how); };
+}
+
+void Job::open() {
+  if (!stream_) return;
+  reply_->open("text/event-stream");
+  send(format_->begin(usage_));
+}
+
+void Job::send(const std::string& events) {
+  if (!events.empty()) lost_ |= !reply_->write(events);
+}
+
+void Job::send(Choice& choice) {
+  send(format_->delta(choice.said));
+  const int64_t index = choice.said.choice;
+  choice.said = {};
+  choice.said.choice = index;
+}
+
+void Job::take(Choice& choice, const std::vector<ReplyPiece>& pieces) {
+  for (const ReplyPiece& piece : pieces)
+    (piece.kind == ReplyPiece::Kind::reasoning ? choice.said.reasoning : choice.said.text) += piece.text;
+}
+
+bool Job::on_token(Choice& choice, const Token& token) {
+  if (++choice.tokens == 1)
+    context_.metrics.prompt_read(choice.prompt_tokens, seconds_since(arrival_));
+  else
+    context_.metrics.token_followed(seconds_since(choice.last));
+  choice.last = Clock::now();
+  if (!token.logprobs.empty()) choice.said.logprobs.push_back(token.logprobs);
+  usage_.reasoning += choice.text.in_reasoning();
+  take(choice, choice.text.push(token.id));
+  if (stream_ && !choice.said.empty() && !choice.text.stopped()) send(choice);
+  return !choice.text.stopped() && !lost_;
+}
+
+void Job::on_finish(Choice& choice, Finish how) {
+  if (!choice.text.stopped()) take(choice, choice.text.finish());
+  choice.said.end = how == Finish::length ? End::length : choice.text.stopped() ? End::stop_text : End::stop;
+  choice.said.stop = choice.text.stop();
+  usage_.reply += choice.tokens;
+  context_.metrics.reply_ended(choice.tokens, seconds_since(arrival_));
+  if (how == Finish::cancelled || lost_) {
+    if (++finished_ == choices_.size()) context_.metrics.answered(499);
+    return;
+  }
+  if (stream_) send(choice);
+  if (++finished_ < choices_.size()) return;
+  context_.metrics.answered(200);
+  if (stream_) {
+    send(format_->end(usage_));
+    return reply_->close();
+  }
+  std::vector<Delta> said;
+  for (Choice& one : choices_) said.push_back(std::move(one.said));
+  reply_->send(200, "application/json", format_->whole(said, usage_));
+}
+
+}  // namespace hadal

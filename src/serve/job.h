@@ -1,0 +1,56 @@
+// A call on its way: the engine's tokens in, its dialect's reply out.
+#pragma once
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <vector>
+
+#include "model/prompt.h"
+#include "model/reply.h"
+#include "serve/dialect.h"
+#include "serve/http_server.h"
+#include "serve/metrics.h"
+
+namespace hadal {
+
+struct JobContext {  // outlives its jobs
+  const Tokenizer& tokenizer;
+  Metrics& metrics;
+  std::atomic<int64_t>& requests;  // of the engine; counted down by the job that has counted them up
+};
+
+class Job : public std::enable_shared_from_this<Job> {  // after its requests have been submitted only the engine's thread touches it
+ public:
+  // stops: all that hold for this call.
+  Job(const JobContext& context, const Call& call, bool chat, std::unique_ptr<ReplyFormat> format, const std::vector<Prompt>& prompts,
+      const std::vector<std::string>& stops, std::shared_ptr<HttpReply> reply);
+  ~Job();
+  int64_t size() const { return int64_t(choices_.size()); }
+  void attach(int64_t choice, Request& request);  // the request's tokens come here, which keep the job alive
+  void open();                                    // all requests are fine: a stream begins
+
+ private:
+  struct Choice {
+    ReplyStream text;
+    Delta said;  // whole replies: everything; streams: what comes with the next event
+    int64_t prompt_tokens, tokens = 0;
+    std::chrono::steady_clock::time_point last = {};  // token
+  };
+  void take(Choice& choice, const std::vector<ReplyPiece>& pieces);
+  void send(const std::string& events);
+  void send(Choice& choice);
+  bool on_token(Choice& choice, const Token& token);
+  void on_finish(Choice& choice, Finish how);
+
+  const JobContext context_;
+  const bool stream_;
+  const std::unique_ptr<ReplyFormat> format_;
+  const std::shared_ptr<HttpReply> reply_;
+  std::vector<Choice> choices_;
+  Usage usage_;
+  size_t finished_ = 0;
+  bool lost_ = false;  // nobody reads any more
+  const std::chrono::steady_clock::time_point arrival_ = std::chrono::steady_clock::now();
+};
+
+}  // namespace hadal
