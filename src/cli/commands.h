@@ -17,6 +17,7 @@ void add_perplexity(CLI::App& app);
 void add_quantize(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_serve(CLI::App& app);
+void add_keys(CLI::App& app);
 void add_models(CLI::App& app);
 void add_presets(CLI::App& app);
 void add_pull(CLI::App& app);

@@ -47,6 +47,7 @@ int run(int argc, char** argv) {
   hadal::add_chat(app);
   hadal::add_generate(app);
   hadal::add_serve(app);
+  hadal::add_keys(app);
   hadal::add_info(app);
   hadal::add_tokenize(app);
   hadal::add_detokenize(app);
