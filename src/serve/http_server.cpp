@@ -225,7 +225,7 @@ struct HttpServer::State {
     stream.expires_after(limits.write);
     if (!exchange.streamed) {
       whole.body() = std::move(exchange.pending);
-      whole.prepare_payload();
+      if (exchange.head.status != 304) whole.prepare_payload();  // a length would be that of the text which is not sent
       const auto [problem, bytes] = co_await http::async_write(stream, whole, result);
       co_return !problem;
     }

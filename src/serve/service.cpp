@@ -6,7 +6,9 @@
 
 #include "infer/model.h"
 #include "serve/job.h"
+#include "serve/model_card.h"
 #include "serve/openai.h"
+#include "serve/page.h"
 
 namespace hadal {
 namespace {
@@ -44,12 +46,14 @@ Service::Service(ServiceOptions options, Tokenizer tokenizer, std::optional<Chat
       chat_template_(std::move(chat_template)),
       end_tokens_(end_tokens(config_, tokenizer_)),
       created_(now()),
-      engine_(model, engine, std::move(failed)) {}
+      engine_(model, engine, std::move(failed)),
+      card_(model_card_json({options_.name, options_.version, chat_template_.has_value()}, model, engine, engine_.cache_rows())) {}
 
 const Service::Route Service::routes[] = {
     {"POST", "/v1/chat/completions", &Service::complete<openai_chat>},
     {"POST", "/v1/completions", &Service::complete<openai_text>},
     {"GET", "/v1/models", &Service::models},
+    {"GET", "/v1/model_card", &Service::model_card},
     {"POST", "/tokenize", &Service::tokenize},
     {"POST", "/detokenize", &Service::detokenize},
     {"POST", "/apply-template", &Service::apply_template},
@@ -60,6 +64,7 @@ const Service::Route Service::routes[] = {
 };
 
 void Service::handle(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {
+  if (const int status = send_page(call, *reply)) return metrics_.answered(status);
   try {
     std::string allowed;
     const std::string one_model = "/v1/models/" + options_.name;
@@ -155,6 +160,8 @@ void Service::models(const HttpCall& call, const std::shared_ptr<HttpReply>& rep
   const bool all = call.path == "/v1/models";
   answer(reply, 200, all ? models_json(options_.name, created_, room()) : model_json(options_.name, created_, room()));
 }
+
+void Service::model_card(const HttpCall&, const std::shared_ptr<HttpReply>& reply) { answer(reply, 200, card_); }
 
 void Service::tokenize(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {
   const std::vector<int32_t> tokens = raw_prompt(tokenizer_, parse_text(call.body)).tokens;

@@ -47,6 +47,7 @@ class Service {
     start(dialect.parse(call.body, options_.sampling), dialect, reply);
   }
   void models(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
+  void model_card(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void tokenize(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void detokenize(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void apply_template(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
@@ -74,6 +75,7 @@ class Service {
   std::atomic<int64_t> requests_{0};  // of the engine
   std::atomic<uint64_t> started_{0};  // replies without a seed of their own
   EngineThread engine_;               // ends first: its requests point here
+  const std::string card_;            // JSON
 };
 
 }  // namespace hadal
