@@ -53,6 +53,8 @@ function groups(card) {
 
 const list = (rows) => el("dl", {}, ...rows.map(([key, value]) => el("div", {}, el("dt", {}, t(key)), el("dd", {}, value))));
 
+const section = (key, ...children) => el("section", { class: "figure", "aria-label": t(key) }, el("h2", {}, t(key)), ...children);
+
 function example(address, model) {
   const text = `from openai import OpenAI
 
@@ -87,8 +89,9 @@ export class Card {
     const address = new URL("v1", document.baseURI).href, name = this.card?.name ?? this.model ?? "";
     byId("card-title").textContent = name || t("model");
     byId("card-note").textContent = t("card_note");
-    const parts = this.card ? groups(this.card).map(([key, rows]) => el("section", { class: "figure", "aria-label": t(key) }, el("h2", {}, t(key)), list(rows))) : [];
-    byId("card").replaceChildren(...parts, el("section", { class: "figure", "aria-label": t("use_it") }, el("h2", {}, t("use_it")), el("p", { class: "quiet" }, t("use_note")),
-      el("p", { class: "address" }, el("code", {}, address), copyButton(t("copy_address"), t("copied"), () => address)), example(address, name || "model")));
+    const parts = this.card ? groups(this.card).map(([key, rows]) => section(key, list(rows))) : [];
+    const use = section("use_it", el("p", { class: "quiet" }, t("use_note")),
+      el("p", { class: "address" }, el("code", {}, address), copyButton(t("copy_address"), t("copied"), () => address)), example(address, name || "model"));
+    byId("card").replaceChildren(el("div", { class: "stack" }, ...parts.slice(0, 1)), el("div", { class: "stack" }, ...parts.slice(1), use));
   }
 }

@@ -100,7 +100,7 @@ class Scanner {
     while (source[end] === "`") ++end;
     const length = end - at;
     this.runs ??= runsOf(source, "`");
-    const starts = this.runs.get(length);
+    const starts = this.runs.get(length) ?? { list: [], next: 0 };  // none: an escape took a part of the run
     while (starts.next < starts.list.length && starts.list[starts.next] < end) ++starts.next;
     const closing = starts.list[starts.next];
     if (closing === undefined) {

@@ -80,5 +80,5 @@ export class Reply {
 
 // Tokens that followed the first, in the time they took; null where that says nothing.
 export function speedOf(message) {
-  return message.tokens > 1 && message.seconds > 0 ? (message.tokens - 1) / message.seconds : null;
+  return message.tokens > 1 && message.seconds > 0.02 ? (message.tokens - 1) / message.seconds : null;
 }

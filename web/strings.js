@@ -89,7 +89,7 @@ const table = {
   temperature: ["Temperature", "温度"],
   top_p: ["Top p", "Top p"],
   min_p: ["Min p", "Min p"],
-  max_tokens: ["Most tokens of a reply", "回复词元上限"],
+  max_tokens: ["Tokens of a reply", "回复词元上限"],
   presence_penalty: ["Presence penalty", "存在惩罚"],
   frequency_penalty: ["Frequency penalty", "频率惩罚"],
   seed: ["Seed", "随机种子"],
