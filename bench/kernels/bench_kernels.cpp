@@ -58,7 +58,7 @@ void product(benchmark::State& state, DType type, int64_t m, int64_t n, int64_t 
   const Mat<float> out{y.data(), m, n, n};
   CodeRoom room;
   const Weight any = weights[0];
-  const Input in = input_for({&any}, Mat<const float>{x.data(), m, k, k}, room);  // the producer's work, not timed here
+  const Input in = input_for({{out, any}}, Mat<const float>{x.data(), m, k, k}, room);  // the producer's work, not timed here
   const auto peak_kernel = is_packed(type) ? kernels().integer_peak : kernels().fma_peak;
   const double flops = 2.0 * double(m) * double(n) * double(k), bytes = double(weights.bytes());
   // Products are timed in groups of about a millisecond, short enough to fall between the interruptions of a busy machine.

@@ -19,7 +19,7 @@ namespace hadal {
 namespace {
 
 struct Options : RunOptions {
-  std::string model = "smollm2", system, thinking;
+  std::string model = "smollm2", adapter, system, thinking;
   int64_t max_tokens = 4096, context = 0;
 };
 
@@ -49,6 +49,7 @@ class Chat {
         tokenizer_(source_.tokenizer()),
         sampling_(sampling_for(options.sampling, source_.path())),
         model_(load(source_, sampling_, options)),
+        adapter_(open_adapter(model_, options.adapter)),
         engine_(model_, engine_options(options, model_)),
         editor_(cache_folder() / "chat_history") {
     conversation_.system = options.system;
@@ -205,6 +206,7 @@ class Chat {
     request.max_tokens = options_.max_tokens > 0 ? options_.max_tokens : room();
     request.end_tokens = end_tokens(model_.config, tokenizer_);
     request.stops = options_.sampling.stop;
+    request.adapter = adapter_;
     ReplyPrinter printer;
     last_ = complete(engine_, tokenizer_, request, [&](const Token*, std::span<const ReplyPiece> text) { printer.show(text); });
     printer.finish();
@@ -227,6 +229,7 @@ class Chat {
   Tokenizer tokenizer_;
   Sampling sampling_;
   Model model_;
+  std::shared_ptr<const Adapter> adapter_;
   Engine engine_;
   LineEditor editor_;
   Conversation conversation_;
@@ -258,6 +261,7 @@ What you type is kept in chat_history in the cache folder (see `hadal models`).)
       ->check(CLI::Range(int64_t(0), int64_t(1) << 31))
       ->type_name("N")
       ->capture_default_str();
+  add_adapter(command, options->adapter);
   add_run(command, *options);
   command->callback([options] { Chat(*options).run(); });
 }

@@ -29,6 +29,7 @@ Completion complete(Engine& engine, const Tokenizer& tokenizer, const Completion
   request.sampling = asked.sampling;
   request.max_tokens = asked.max_tokens;
   request.keep = asked.keep;
+  request.adapter = asked.adapter;
   request.logprobs = asked.logprobs;
   request.stop_tokens = asked.end_tokens;
   request.on_token = [&](const Token& token) {

@@ -16,6 +16,7 @@ struct CompletionRequest {
   Sampling sampling;
   int64_t max_tokens = 256, logprobs = -1;
   int64_t keep = -1;  // see Request
+  std::shared_ptr<const Adapter> adapter;
   std::vector<int32_t> end_tokens;
   std::vector<std::string> stops;
   bool separate_reasoning = true;

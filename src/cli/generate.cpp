@@ -17,7 +17,7 @@ namespace hadal {
 namespace {
 
 struct Options : RunOptions {
-  std::string model, system, thinking;
+  std::string model, adapter, system, thinking;
   TextOptions text;
   std::vector<int32_t> prompt_ids;
   int64_t max_tokens = 512, logprobs = -1;
@@ -93,7 +93,7 @@ void run(const Options& options) {
   const ModelSource source = open_model(options.model);
   const ModelConfig config = options.feeding.masked(source.config());
   const Tokenizer tokenizer = source.tokenizer();
-  const CompletionRequest request = request_for(options, source, config, tokenizer);
+  CompletionRequest request = request_for(options, source, config, tokenizer);
   Model model = load_model(source, config, options.weights, options.drafting);
   EngineOptions engine_options;
   engine_options.cache = options.feeding.cache_for(model);
@@ -104,6 +104,7 @@ void run(const Options& options) {
   engine_options.cache_rows = int64_t(request.prompt.tokens.size()) + options.max_tokens;
   if (!config.forgets()) engine_options.cache_rows = std::min(config.context, engine_options.cache_rows);
   keep_within(model, options.weights, engine_options.cache, engine_options.cache_rows, engine_options.max_rows);
+  request.adapter = open_adapter(model, options.adapter);
   Engine engine(model, engine_options);
 
   InterruptGuard guard;
@@ -158,6 +159,7 @@ model continues. The reply is written to standard output as it comes, figures to
       ->check(CLI::Range(0, 1000))
       ->type_name("N");
   command->add_flag("--ids", options->ids, "print the reply as token ids");
+  add_adapter(command, options->adapter);
   add_run(command, *options);
   add_json(command, options->json);
   command->callback([options] { run(*options); });

@@ -18,7 +18,7 @@ namespace hadal {
 namespace {
 
 struct Options {
-  std::string model, out;
+  std::string model, adapter, out;
   std::vector<int32_t> ids;
   FeedingOptions feeding;
   WeightOptions weights;
@@ -36,7 +36,7 @@ void run(const Options& options) {
   if (count > config.context && !config.forgets()) throw Error("{} tokens do not fit the model's context of {}", count, config.context);
   Model model = load_model(source, config, options.weights);
   keep_within(model, options.weights, options.feeding.cache_for(model), count, options.feeding.chunk);
-  Feeder feeder(model, {options.feeding.cache_for(model), options.feeding.chunk}, count);
+  Feeder feeder(model, {options.feeding.cache_for(model), options.feeding.chunk, open_adapter(model, options.adapter)}, count);
   Progress progress("logits", "tokens");
   write_atomically(options.out, [&](std::ostream& out) {
     out << npy_header(count, config.vocab);
@@ -65,6 +65,7 @@ The file appears whole or not at all.)");
   add_ids(command, "--ids", options->ids, "the token ids; nothing is put in front");
   command->get_option("--ids")->required();
   command->add_option("--out", options->out, "the file to write")->required()->type_name("FILE");
+  add_adapter(command, options->adapter);
   add_feeding(command, options->feeding);
   add_weights(command, options->weights);
   add_memory(command, options->weights);

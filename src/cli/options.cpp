@@ -21,6 +21,7 @@
 #include "core/error.h"
 #include "core/pool.h"
 #include "eval/logits.h"
+#include "infer/adapter.h"
 #include "infer/expert_store.h"
 #include "infer/model.h"
 #include "model/config_rules.h"
@@ -203,6 +204,15 @@ Model load_model(const ModelSource& source, ModelConfig config, const WeightOpti
     options.progress = [&](int64_t done, int64_t all) { progress->update(done, all); };
   }
   return load_model(config, checkpoint, options);
+}
+
+void add_adapter(CLI::App* command, std::string& folder) {
+  command->add_option("--adapter", folder, "a LoRA adapter of the model, as the peft package saves it")->type_name("FOLDER");
+}
+
+std::shared_ptr<const Adapter> open_adapter(const Model& model, const std::string& folder) {
+  if (folder.empty()) return nullptr;
+  return load_adapter(model, folder, folder);
 }
 
 namespace {

@@ -1,6 +1,7 @@
 // The options that commands share, so that they are named, checked and explained once.
 #pragma once
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -18,6 +19,7 @@ class Option;
 
 namespace hadal {
 
+struct Adapter;
 struct Model;
 
 // A subcommand whose help ends with `examples`, one per line.
@@ -60,6 +62,9 @@ Recipe recipe_of(const WeightOptions& options);  // Error: a pattern without a t
 // With a line of progress while weights are packed; with the checkpoint's draft layer where that is wanted and there is one. Error: mtp,
 // and there is none.
 Model load_model(const ModelSource& source, ModelConfig config, const WeightOptions& weights, Drafting drafting = Drafting::off);
+
+void add_adapter(CLI::App* command, std::string& folder);                                    // --adapter
+std::shared_ptr<const Adapter> open_adapter(const Model& model, const std::string& folder);  // none where there is no folder
 
 void add_memory(CLI::App* command, WeightOptions& options);  // --memory
 // Leaves routed experts on disk where the model, the cache and activations take more than --memory grants. Error: it is too little.

@@ -18,7 +18,7 @@ namespace hadal {
 namespace {
 
 struct Options {
-  std::string model, reference, reference_cache;
+  std::string model, adapter, reference, reference_cache;
   TextOptions text;
   FeedingOptions feeding;
   WeightOptions weights;
@@ -72,7 +72,7 @@ void measure_beside(const Options& options, const Model& model, const Text& text
   Divergence d;
   {
     Progress progress("perplexity", "windows");
-    d = measure_divergence(model, reference, text.tokens, text.begin, text.how, {feeding.cache_for(reference), feeding.chunk},
+    d = measure_divergence(model, reference, text.tokens, text.begin, text.how, {feeding.cache_for(reference), feeding.chunk, nullptr},
                            [&](const Divergence& now, int64_t windows) { progress.update(now.model.windows, windows, so_far(now.model)); });
   }
   const double change = d.model.value / d.reference.value - 1;
@@ -96,7 +96,7 @@ void run(const Options& options) {
   keep_within(model, options.weights, options.feeding.cache_for(model), options.context, options.feeding.chunk);
   text.how.context = options.context;
   text.how.max_windows = options.max_windows;
-  text.how.feed = {options.feeding.cache_for(model), options.feeding.chunk};
+  text.how.feed = {options.feeding.cache_for(model), options.feeding.chunk, open_adapter(model, options.adapter)};
   if (options.reference.empty()) return measure_alone(options, model, text);
   measure_beside(options, model, text);
 }
@@ -128,6 +128,7 @@ divergence is the sum of p ln(p / q).)");
       ->check(CLI::NonNegativeNumber)
       ->type_name("N")
       ->capture_default_str();
+  add_adapter(command, options->adapter);
   add_feeding(command, options->feeding);
   add_weights(command, options->weights);
   add_memory(command, options->weights);

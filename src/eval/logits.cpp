@@ -12,6 +12,7 @@ Feeder::Feeder(const Model& model, const FeedOptions& options, int64_t longest)
     : model_(model),
       chunk_(std::clamp<int64_t>(options.chunk, 1, std::max<int64_t>(longest, 1))),
       longest_(longest),
+      adapter_(options.adapter),
       cache_(model.config, options.cache, longest),
       scratch_(model.config, chunk_, chunk_) {}
 
@@ -35,7 +36,7 @@ void Feeder::run(std::span<const int32_t> tokens, int64_t first, int64_t end, co
     const int64_t from = std::max(first, at), to = std::min(end, at + rows);
     wanted.resize(size_t(std::max<int64_t>(to - from, 0)));
     std::iota(wanted.begin(), wanted.end(), int32_t(from - at));
-    const Segment segment{&sequence, 0, rows, at};
+    const Segment segment{&sequence, 0, rows, at, adapter_.get()};
     const Mat<float> logits = forward(model_, {tokens.subspan(size_t(at), size_t(rows)), {&segment, 1}, wanted}, cache_, scratch_);
     if (!wanted.empty()) visit(from, logits);
   }

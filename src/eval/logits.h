@@ -1,6 +1,7 @@
 // The logits of a given text: one sequence fed from an empty cache, some rows per pass.
 #pragma once
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 
@@ -11,6 +12,7 @@ namespace hadal {
 struct FeedOptions {
   DType cache = DType::f16;  // or i8, f32
   int64_t chunk = 512;       // rows of one forward pass
+  std::shared_ptr<const Adapter> adapter;
 };
 
 class Feeder {  // may feed any number of texts, one after the other
@@ -26,6 +28,7 @@ class Feeder {  // may feed any number of texts, one after the other
  private:
   const Model& model_;
   int64_t chunk_, longest_;
+  std::shared_ptr<const Adapter> adapter_;
   KvCache cache_;
   Scratch scratch_;
 };

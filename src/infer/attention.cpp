@@ -20,7 +20,7 @@ void attention(Mat<float> out, Mat<const float> h, const Gqa<Weight>& w, int64_t
   const ModelConfig& c = pass.model.config;
   const Mat<float> q = cut(pass.s.q, pass.rows), k = cut(pass.s.k, pass.rows), v = cut(pass.s.v, pass.rows);
   const Mat<float> heads = cut(pass.s.heads, pass.rows);
-  matmul({{q, w.q}, {k, w.k}, {v, w.v}}, input_for({&w.q, &w.k, &w.v}, h, pass.s.codes));
+  project({{q, w.q}, {k, w.k}, {v, w.v}}, h, pass);
   if (c.qkv_bias) {
     add_bias(q, w.q_bias);
     add_bias(k, w.k_bias);
@@ -66,7 +66,7 @@ void attention(Mat<float> out, Mat<const float> h, const Gqa<Weight>& w, int64_t
     attend(segments);
     pass.lap(Phase::attention);
   });
-  matmul(out, input_for({&w.o}, heads, pass.s.codes), w.o);
+  project({{out, w.o}}, heads, pass);
   if (c.out_bias) add_bias(out, w.o_bias);
   pass.lap(Phase::out);
 }
@@ -133,20 +133,20 @@ void attention(Mat<float> out, Mat<const float> h, const Mla<Weight>& w, int64_t
   const Mat<float> q = cut(pass.s.q, pass.rows), q_latent = cut(pass.s.q_latent, pass.rows), kv_latent = cut(pass.s.kv_latent, pass.rows);
   const Indexer<Weight>& indexer = w.indexer;
   if (c.q_rank == 0) {
-    matmul({{q, w.q}, {kv_latent, w.kv_down}}, input_for({&w.q, &w.kv_down}, h, pass.s.codes));
+    project({{q, w.q}, {kv_latent, w.kv_down}}, h, pass);
   } else if (c.indexer.heads == 0) {
-    matmul({{q_latent, w.q_down}, {kv_latent, w.kv_down}}, input_for({&w.q_down, &w.kv_down}, h, pass.s.codes));
+    project({{q_latent, w.q_down}, {kv_latent, w.kv_down}}, h, pass);
     rms_norm(q_latent, q_latent, w.q_norm, c.latent_norm_eps);
-    matmul(q, input_for({&w.q_up}, q_latent, pass.s.codes), w.q_up);
+    project({{q, w.q_up}}, q_latent, pass);
   } else {
     const Mat<float> index_q = cut(pass.s.index_q, pass.rows), index_key = cut(pass.s.index_key, pass.rows);
-    matmul({{q_latent, w.q_down},
-            {kv_latent, w.kv_down},
-            {index_key, indexer.key},
-            {cut(pass.s.index_weight, pass.rows), indexer.head_weights}},
-           input_for({&w.q_down, &w.kv_down, &indexer.key, &indexer.head_weights}, h, pass.s.codes));
+    project({{q_latent, w.q_down},
+             {kv_latent, w.kv_down},
+             {index_key, indexer.key},
+             {cut(pass.s.index_weight, pass.rows), indexer.head_weights}},
+            h, pass);
     rms_norm(q_latent, q_latent, w.q_norm, c.latent_norm_eps);
-    matmul({{q, w.q_up}, {index_q, indexer.q_up}}, input_for({&w.q_up, &indexer.q_up}, q_latent, pass.s.codes));
+    project({{q, w.q_up}, {index_q, indexer.q_up}}, q_latent, pass);
   }
   const Mat<float> latent = kv_latent.cols_from(0, c.kv_rank), rotated = kv_latent.cols_from(c.kv_rank, c.rope_dim);
   rms_norm(latent, latent, w.kv_norm, c.latent_norm_eps);
@@ -162,7 +162,7 @@ void attention(Mat<float> out, Mat<const float> h, const Mla<Weight>& w, int64_t
     pass.lap(Phase::append);
     attend_slices(slices, layer, w, pass);
   });
-  matmul(out, input_for({&w.o}, cut(pass.s.heads, pass.rows), pass.s.codes), w.o);
+  project({{out, w.o}}, cut(pass.s.heads, pass.rows), pass);
   pass.lap(Phase::out);
 }
 

@@ -20,12 +20,11 @@ Mat<float> forward_draft(const Model& model, const Batch& batch, std::span<const
   rms_norm(state, state, model.params.norm, c.norm_eps);
   rms_norm(state, state, draft.hidden_norm, c.norm_eps);
 
-  const Mat<float> x = s.x.rows_from(0, rows), cos = s.cos.rows_from(0, rows), sin = s.sin.rows_from(0, rows);
-  matmul(x, input_for({&draft.joint}, joint, s.codes), draft.joint);
-  fill_rope(cos, sin, model, batch);
-  const Pass pass{model, batch, kv, s, rows, {cos, sin, c.rope.layout == RopeLayout::pairs}, nullptr};
+  const Pass pass = begin_pass(model, batch, kv, s, nullptr);
+  const Mat<float> x = s.x.rows_from(0, rows);
+  project({{x, draft.joint}}, joint, pass);
   run_block(x, draft.block, c.layers, pass);
-  return logits_of(x, draft.norm, model, batch.wanted, s);
+  return logits_of(x, draft.norm, pass);
 }
 
 }  // namespace hadal

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "infer/adapter.h"
 #include "infer/draft_layer.h"
 #include "infer/forward.h"
 #include "infer/shift.h"
@@ -144,7 +145,7 @@ struct Engine::State {
   void add_segment(Plan& plan, Sequence& s, std::span<const int32_t> tokens, int64_t known) {
     const int64_t first_row = int64_t(plan.tokens.size()), rows = int64_t(tokens.size());
     s.first_row = first_row, s.from = s.kv.length;
-    plan.segments.push_back({&s.kv, first_row, rows, s.kv.length});
+    plan.segments.push_back({&s.kv, first_row, rows, s.kv.length, s.request.adapter.get()});
     plan.tokens.insert(plan.tokens.end(), tokens.begin(), tokens.end());
     if (known == rows) return;
     plan.turns.push_back({&s, int64_t(plan.wanted.size()), rows - known - 1});
@@ -330,6 +331,8 @@ void Engine::check(const Request& request) const {
   for (const int32_t token : request.prompt)
     if (token < 0 || token >= config.vocab) throw Error("token {} is out of range: expected [0, {})", token, config.vocab);
   request.sampling.check(config.vocab);
+  if (request.adapter && !request.adapter->belongs_to(state_->model))
+    throw Error("adapter {} was loaded for another model", request.adapter->name);
 }
 
 uint64_t Engine::submit(Request request) {

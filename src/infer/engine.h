@@ -12,6 +12,7 @@
 
 namespace hadal {
 
+struct Adapter;
 struct Model;
 
 enum class Finish { length, stop, cancelled };
@@ -28,6 +29,7 @@ struct Request {
   int64_t logprobs = -1;             // how many alternatives to report; -1: none, not even the token's own
   std::vector<int32_t> stop_tokens;  // end the reply and are not delivered
   int64_t keep = -1;  // when the context is full, the older half behind the first `keep` tokens is forgotten, if can_shift; -1: the end
+  std::shared_ptr<const Adapter> adapter;      // none: the model alone
   std::function<bool(const Token&)> on_token;  // called by step(); return false to stop
   std::function<void(Finish)> on_finish;       // called once, by step()
 };

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "infer/adapter.h"
 #include "infer/expert_store.h"
 #include "infer/parts.h"
 #include "infer/route.h"
@@ -31,14 +32,27 @@ class ResidentExperts : public ExpertSource {
   std::span<const int32_t> wanted_;
 };
 
+// Empty where no row has one.
+ExpertAdapters expert_adapters(int64_t layer, const Pass& pass) {
+  if (std::ranges::none_of(pass.adapters, [](const AdapterRows& a) { return a.adapter->has_experts; })) return {};
+  return [layer, &pass](int64_t row, int32_t expert) -> ExpertLowRank {
+    for (const AdapterRows& a : pass.adapters) {
+      if (row < a.first || row >= a.first + a.rows || !a.adapter->has_experts) continue;
+      const Mlp<LowRank>& w = a.adapter->expert(layer, expert);
+      return {w.gate, w.up, w.down};
+    }
+    return {};
+  };
+}
+
 }  // namespace
 
 void feed_forward(Mat<float> out, Mat<const float> h, const Mlp<Weight>& w, int64_t, const Pass& pass) {
   const Mat<float> gate = pass.s.gate.rows_from(0, pass.rows).cols_from(0, w.gate.rows);
   const Mat<float> up = pass.s.up.rows_from(0, pass.rows).cols_from(0, w.up.rows);
-  matmul({{gate, w.gate}, {up, w.up}}, input_for({&w.gate, &w.up}, h, pass.s.codes));
+  project({{gate, w.gate}, {up, w.up}}, h, pass);
   silu_mul(gate, up);
-  matmul(out, input_for({&w.down}, gate, pass.s.codes), w.down);
+  project({{out, w.down}}, gate, pass);
   pass.lap(Phase::mlp);
 }
 
@@ -70,7 +84,8 @@ void feed_forward(Mat<float> out, Mat<const float> h, const Moe<Weight>& w, int6
   else
     for (int64_t r = 0; r < out.rows; ++r) std::fill_n(out.row(r), out.cols, 0.f);
   ResidentExperts resident(w, pass.profile);
-  experts(out, h, pass.s.route, pass.model.experts ? pass.model.experts->layer(layer) : resident, pass.s.experts);
+  experts(out, h, pass.s.route, pass.model.experts ? pass.model.experts->layer(layer) : resident, pass.s.experts,
+          expert_adapters(layer, pass));
   pass.lap(Phase::experts);
 }
 

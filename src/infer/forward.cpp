@@ -4,9 +4,11 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "infer/adapter.h"
 #include "infer/parts.h"
 
 namespace hadal {
+namespace {
 
 // The angle is rounded to float before its cosine is taken, as the published code does.
 void fill_rope(Mat<float> cos, Mat<float> sin, const Model& model, const Batch& batch) {
@@ -20,12 +22,51 @@ void fill_rope(Mat<float> cos, Mat<float> sin, const Model& model, const Batch& 
       }
 }
 
-Mat<float> logits_of(Mat<const float> x, const Weight& norm, const Model& model, std::span<const int32_t> wanted, Scratch::Buffers& s) {
-  const Mat<float> last = s.last.rows_from(0, int64_t(wanted.size())), logits = s.logits.rows_from(0, int64_t(wanted.size()));
+void append_rows(std::vector<AdapterRows>& to, const Adapter* adapter, int64_t first, int64_t rows) {
+  if (!adapter) return;
+  if (!to.empty() && to.back().adapter == adapter && to.back().first + to.back().rows == first)
+    to.back().rows += rows;
+  else
+    to.push_back({adapter, first, rows});
+}
+
+// The same of the wanted rows, which stand behind each other in another matrix.
+std::vector<AdapterRows> adapters_of_wanted(const Pass& pass) {
+  std::vector<AdapterRows> rows;
+  for (size_t i = 0; i < pass.batch.wanted.size() && !pass.adapters.empty(); ++i)
+    for (const AdapterRows& a : pass.adapters)
+      if (const int64_t at = pass.batch.wanted[i] - a.first; at >= 0 && at < a.rows) append_rows(rows, a.adapter, int64_t(i), 1);
+  return rows;
+}
+
+}  // namespace
+
+Pass begin_pass(const Model& model, const Batch& batch, KvCache& kv, Scratch::Buffers& s, Profile* profile) {
+  const int64_t rows = int64_t(batch.tokens.size());
+  const Mat<float> cos = s.cos.rows_from(0, rows), sin = s.sin.rows_from(0, rows);
+  fill_rope(cos, sin, model, batch);
+  std::vector<AdapterRows> adapters;
+  for (const Segment& segment : batch.segments) append_rows(adapters, segment.adapter, segment.first_row, segment.rows);
+  return {model, batch, kv, s, rows, {cos, sin, model.config.rope.layout == RopeLayout::pairs}, std::move(adapters), profile};
+}
+
+void project(std::initializer_list<Product> products, Mat<const float> x, std::span<const AdapterRows> rows, Scratch::Buffers& s) {
+  matmul(products, input_for(products, x, s.codes));
+  std::vector<Addition> additions;
+  for (const AdapterRows& a : rows)
+    for (const Product& p : products)
+      if (const LowRank w = a.adapter->beside(p.w))
+        additions.push_back({p.out.rows_from(a.first, a.rows), x.rows_from(a.first, a.rows), w});
+  add_low_rank(additions, s.low);
+}
+
+Mat<float> logits_of(Mat<const float> x, const Weight& norm, const Pass& pass) {
+  const std::span<const int32_t> wanted = pass.batch.wanted;
+  const Mat<float> last = pass.s.last.rows_from(0, int64_t(wanted.size())), logits = pass.s.logits.rows_from(0, int64_t(wanted.size()));
   for (size_t i = 0; i < wanted.size(); ++i) std::copy_n(x.row(wanted[i]), x.cols, last.row(int64_t(i)));
-  rms_norm(last, last, norm, model.config.norm_eps);
-  const Weight& head = model.config.tied_head ? model.params.embed : model.params.head;
-  matmul(logits, input_for({&head}, last, s.codes), head);
+  rms_norm(last, last, norm, pass.model.config.norm_eps);
+  const Params<Weight>& params = pass.model.params;
+  project({{logits, pass.model.config.tied_head ? params.embed : params.head}}, last, adapters_of_wanted(pass), pass.s);
   return logits;
 }
 
@@ -48,15 +89,13 @@ Mat<float> forward(const Model& model, const Batch& batch, KvCache& kv, Scratch&
   if (profile) profile->begin();
   const int64_t rows = int64_t(batch.tokens.size());
   CHECK(rows <= s.x.rows && int64_t(batch.wanted.size()) <= s.last.rows);
-  const Mat<float> x = s.x.rows_from(0, rows), cos = s.cos.rows_from(0, rows), sin = s.sin.rows_from(0, rows);
-  fill_rope(cos, sin, model, batch);
-  const Pass pass{model, batch, kv, s, rows, {cos, sin, model.config.rope.layout == RopeLayout::pairs}, profile};
-
+  const Pass pass = begin_pass(model, batch, kv, s, profile);
+  const Mat<float> x = s.x.rows_from(0, rows);
   embed(x, model.params.embed, batch.tokens);
   pass.lap(Phase::embed);
   for (int64_t layer = 0; layer < model.config.layers; ++layer) run_block(x, model.params.blocks[size_t(layer)], layer, pass);
   for (const Segment& segment : batch.segments) segment.kv->length = segment.position + segment.rows;
-  const Mat<float> logits = logits_of(x, model.params.norm, model, batch.wanted, s);
+  const Mat<float> logits = logits_of(x, model.params.norm, pass);
   pass.lap(Phase::head);
   return logits;
 }

@@ -10,9 +10,12 @@
 
 namespace hadal {
 
+struct Adapter;
+
 struct Segment {  // consecutive tokens of one sequence: many rows of a prompt, or one of a reply
   KvRows* kv;     // reserved for position + rows
   int64_t first_row, rows, position;
+  const Adapter* adapter = nullptr;  // of the model; null: none
 };
 
 struct Batch {                        // everything one forward pass needs to know; prefill and decode rows mix freely

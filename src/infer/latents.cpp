@@ -4,8 +4,49 @@
 #include <algorithm>
 
 #include "core/pool.h"
+#include "infer/adapter.h"
 
 namespace hadal {
+namespace {
+
+LowRank adapter_of(const Slice& slice, const Weight& w) { return slice.adapter ? slice.adapter->beside(w) : LowRank{}; }
+
+struct HeadRows {  // of kv_up, for one head's keys or values
+  int64_t first, count;
+};
+HeadRows key_rows(const ModelConfig& c, int64_t head) { return {head * (c.nope_dim + c.v_dim), c.nope_dim}; }
+HeadRows value_rows(const ModelConfig& c, int64_t head) { return {head * (c.nope_dim + c.v_dim) + c.nope_dim, c.v_dim}; }
+
+LowRank cut(const LowRank& w, HeadRows rows) { return {w.down, w.up.cols_from(rows.first, rows.count)}; }
+LowRank transposed(const LowRank& w) { return {w.up, w.down}; }
+
+// What adapters of kv_up add to queries on their way into the latent space, and to values on their way out of it.
+void adapt_absorbed(std::span<const LatentRows> run, const Mla<Weight>& w, const Pass& pass) {
+  const ModelConfig& c = pass.model.config;
+  std::vector<Addition> additions;
+  for (const LatentRows& m : run)
+    if (const LowRank low = adapter_of(m.slice, w.kv_up))
+      for (int64_t head = 0; head < c.heads; ++head)
+        additions.push_back(
+            {pass.s.q_absorbed.rows_from(m.slice.first_row, m.slice.rows).cols_from(head * (c.kv_rank + c.rope_dim), c.kv_rank),
+             pass.s.q.rows_from(m.slice.first_row, m.slice.rows).cols_from(head * c.q_dim(), c.nope_dim),
+             transposed(cut(low, key_rows(c, head)))});
+  add_low_rank(additions, pass.s.low);
+}
+
+void adapt_values(std::span<const LatentRows> run, const Mla<Weight>& w, const Pass& pass) {
+  const ModelConfig& c = pass.model.config;
+  std::vector<Addition> additions;
+  for (const LatentRows& m : run)
+    if (const LowRank low = adapter_of(m.slice, w.kv_up))
+      for (int64_t head = 0; head < c.heads; ++head)
+        additions.push_back({pass.s.heads.rows_from(m.slice.first_row, m.slice.rows).cols_from(head * c.v_dim, c.v_dim),
+                             pass.s.latent_out.rows_from(m.slice.first_row, m.slice.rows).cols_from(head * c.kv_rank, c.kv_rank),
+                             cut(low, value_rows(c, head))});
+  add_low_rank(additions, pass.s.low);
+}
+
+}  // namespace
 
 void attend_latents(std::span<const LatentRows> run, int64_t layer, const Mla<Weight>& w, const Pass& pass) {
   const ModelConfig& c = pass.model.config;
@@ -22,6 +63,7 @@ void attend_latents(std::span<const LatentRows> run, int64_t layer, const Mla<We
                 .first_row = 0,
                 .row_step = c.kv_rank,
                 .rows_per_head = c.kv_rank});
+  adapt_absorbed(run, w, pass);
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t head = 0; head < c.heads; ++head)
       std::copy_n(q.row(r) + head * c.q_dim() + c.nope_dim, c.rope_dim, absorbed.row(r) + head * key_dim + c.kv_rank);
@@ -61,6 +103,7 @@ void attend_latents(std::span<const LatentRows> run, int64_t layer, const Mla<We
                 .first_row = c.nope_dim,
                 .row_step = c.nope_dim + c.v_dim,
                 .rows_per_head = c.v_dim});
+  adapt_values(run, w, pass);
   pass.lap(Phase::latent);
 }
 
@@ -118,6 +161,19 @@ void expand(Mat<float> out, Mat<const float> latents, const Weight& kv_up, int64
   matmul_heads(values);
 }
 
+// What an adapter of kv_up adds to these.
+void adapt_expanded(Mat<float> out, Mat<const float> latents, const LowRank& low, int64_t head, int64_t count, int64_t width,
+                    const Pass& pass) {
+  const ModelConfig& c = pass.model.config;
+  const Mat<const float> x = latents.cols_from(0, c.kv_rank);
+  std::vector<Addition> additions;
+  for (int64_t i = 0; i < count && low; ++i) {
+    additions.push_back({out.cols_from(i * width, c.nope_dim), x, cut(low, key_rows(c, head + i))});
+    additions.push_back({out.cols_from((i + 1) * width - c.v_dim, c.v_dim), x, cut(low, value_rows(c, head + i))});
+  }
+  add_low_rank(additions, pass.s.low);
+}
+
 // Expanded rows as pages of int8 parts, per head [key | value]; the rotated keys stay where they are, in the cache.
 void pack_pages(Mat<const float> expanded, int64_t count, const ModelConfig& c, std::vector<std::byte>& storage) {
   const int64_t key = part_bytes(c.nope_dim), head_bytes = key + part_bytes(c.v_dim), width = c.nope_dim + c.v_dim;
@@ -159,6 +215,7 @@ void attend_expanded(const LatentRows& m, const Mla<Weight>& w, const Pass& pass
     const int64_t count = std::min(together, c.heads - head);
     const Mat<float> expanded{pass.s.expanded.data(), length, count * width, count * width};
     expand(expanded, latents, w.kv_up, head, count, width, c);
+    adapt_expanded(expanded, latents, adapter_of(m.slice, w.kv_up), head, count, width, pass);
     AttendArgs args{.out = out.cols_from(head * c.v_dim, count * c.v_dim),
                     .q = q.cols_from(head * c.q_dim(), count * c.q_dim()),
                     .cache = {integers ? DType::i8 : DType::f32, pages, expanded.stride},

@@ -23,8 +23,14 @@ struct Scratch::Buffers {  // activations; views over one allocation, cut to the
   std::vector<float> expanded, latents;         // mla, keys and values of a few heads over the whole context
   std::vector<std::byte> expanded_pages;        // the same as int8
   Route route;
-  CodeRoom codes;  // of the rows that packed weights read
+  CodeRoom codes;          // of the rows that packed weights read
+  std::vector<float> low;  // products with adapters
   ExpertScratch experts;
+};
+
+struct AdapterRows {  // consecutive rows with the same adapter
+  const Adapter* adapter;
+  int64_t first, rows;
 };
 
 struct Pass {  // what every part of one forward pass needs
@@ -34,17 +40,23 @@ struct Pass {  // what every part of one forward pass needs
   Scratch::Buffers& s;
   int64_t rows;
   RopeTables rope;
+  std::vector<AdapterRows> adapters;  // rows without one are in none
   Profile* profile;
   void lap(Phase phase) const {
     if (profile) profile->lap(phase);
   }
 };
 
+Pass begin_pass(const Model& model, const Batch& batch, KvCache& kv, Scratch::Buffers& s, Profile* profile);
+// Every product of a pass: out = x w^T, and what the adapters of `rows` add to theirs. All read the same x.
+void project(std::initializer_list<Product> products, Mat<const float> x, std::span<const AdapterRows> rows, Scratch::Buffers& s);
+inline void project(std::initializer_list<Product> products, Mat<const float> x, const Pass& pass) {
+  project(products, x, pass.adapters, pass.s);
+}
+
 // x += attention, x += feed-forward: one block of the trunk, or of the draft layer. Writes s.h and s.y.
 void run_block(Mat<float> x, const Block<Weight>& block, int64_t layer, const Pass& pass);
-void fill_rope(Mat<float> cos, Mat<float> sin, const Model& model, const Batch& batch);  // of each row's position
-// Logits of the wanted rows of x, behind a norm.
-Mat<float> logits_of(Mat<const float> x, const Weight& norm, const Model& model, std::span<const int32_t> wanted, Scratch::Buffers& s);
+Mat<float> logits_of(Mat<const float> x, const Weight& norm, const Pass& pass);  // of the wanted rows of x, behind a norm
 
 // out = attention(h), after appending h's keys and values to the cache.
 void attention(Mat<float> out, Mat<const float> h, const Gqa<Weight>& w, int64_t layer, const Pass& pass);

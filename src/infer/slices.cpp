@@ -9,12 +9,12 @@ namespace hadal {
 
 void for_slices(const Batch& batch, const KvCache& kv, int64_t layer, const std::function<void(std::span<const Slice>)>& body) {
   std::vector<Slice> rest, now;
-  for (const Segment& s : batch.segments) rest.push_back({s.kv, s.first_row, s.rows, s.position});
+  for (const Segment& s : batch.segments) rest.push_back({s.kv, s.first_row, s.rows, s.position, s.adapter});
   while (!rest.empty()) {
     now.clear();
     for (Slice& slice : rest) {
       const int64_t rows = kv.rows_together(layer, slice.position, slice.rows);
-      now.push_back({slice.kv, slice.first_row, rows, slice.position});
+      now.push_back({slice.kv, slice.first_row, rows, slice.position, slice.adapter});
       slice.first_row += rows, slice.position += rows, slice.rows -= rows;
     }
     body(now);

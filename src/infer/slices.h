@@ -11,6 +11,7 @@ namespace hadal {
 struct Slice {  // consecutive rows of one sequence that are in the layer's cache together with all that they see
   const KvRows* kv;
   int64_t first_row, rows, position;
+  const Adapter* adapter = nullptr;
 };
 
 // Calls `body` with slices that cover the batch, one of each sequence at a time: whole segments, unless a window's ring is shorter.

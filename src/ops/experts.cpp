@@ -134,9 +134,29 @@ Input hidden_rows(const std::vector<Group>& groups, Mat<const float> gate, CodeR
   return in;
 }
 
+struct Adapted {  // a place whose row has an adapter for its expert
+  int64_t row, at;
+  ExpertLowRank w;
+};
+
+std::vector<Adapted> adapted_places(const std::vector<Group>& groups, const Route& route, const std::vector<int32_t>& slot,
+                                    const ExpertAdapters& adapters) {
+  std::vector<Adapted> places;
+  if (!adapters) return places;
+  for (size_t pair = 0; pair < slot.size(); ++pair) {
+    const bool at_hand =
+        std::ranges::any_of(groups, [&](const Group& g) { return slot[pair] >= g.first && slot[pair] < g.first + g.rows; });
+    if (!at_hand) continue;
+    const int64_t row = int64_t(pair) / route.active;
+    const ExpertLowRank w = adapters(row, route.expert[pair]);
+    if (w.gate || w.up || w.down) places.push_back({row, slot[pair], w});
+  }
+  return places;
+}
+
 // Of each group: y = down(silu(gate x) * up x), rows in place.
-void apply(const std::vector<Group>& groups, const Input& x, int64_t dim, ExpertScratch& s) {
-  const int64_t hidden = groups[0].weights.gate.rows, pairs = x.x.rows;
+void apply(const std::vector<Group>& groups, const Input& x, Mat<const float> rows, const std::vector<Adapted>& adapted, ExpertScratch& s) {
+  const int64_t hidden = groups[0].weights.gate.rows, pairs = x.x.rows, dim = rows.cols;
   grow(s.gate, pairs * hidden), grow(s.up, pairs * hidden);
   const std::vector<Block> hidden_blocks = cut(groups, hidden, dim), out_blocks = cut(groups, dim, hidden);
   pool().run(int64_t(hidden_blocks.size()), [&](int64_t task) {
@@ -144,19 +164,34 @@ void apply(const std::vector<Group>& groups, const Input& x, int64_t dim, Expert
     const ExpertWeights& w = block.group->weights;
     multiply(s.gate.data(), x, w.gate, block, hidden);
     multiply(s.up.data(), x, w.up, block, hidden);
+    if (!adapted.empty()) return;
     for (int64_t row = block.group->first; row < block.group->first + block.group->rows; ++row)
       kernels().silu_mul(s.gate.data() + row * hidden + block.first, s.up.data() + row * hidden + block.first, block.count);
   });
-  const Input in = hidden_rows(groups, {s.gate.data(), pairs, hidden, hidden}, s.hidden_codes);
+  const Mat<float> gate{s.gate.data(), pairs, hidden, hidden}, up{s.up.data(), pairs, hidden, hidden}, y{s.y.data(), pairs, dim, dim};
+  std::vector<Addition> additions;
+  for (const Adapted& a : adapted) {
+    if (a.w.gate) additions.push_back({gate.rows_from(a.at, 1), rows.rows_from(a.row, 1), a.w.gate});
+    if (a.w.up) additions.push_back({up.rows_from(a.at, 1), rows.rows_from(a.row, 1), a.w.up});
+  }
+  add_low_rank(additions, s.low);
+  if (!adapted.empty())
+    for (const Group& group : groups) silu_mul(gate.rows_from(group.first, group.rows), up.rows_from(group.first, group.rows));
+  const Input in = hidden_rows(groups, gate, s.hidden_codes);
   pool().run(int64_t(out_blocks.size()), [&](int64_t task) {
     const Block& block = out_blocks[size_t(task)];
     multiply(s.y.data(), in, block.group->weights.down, block, dim);
   });
+  additions.clear();
+  for (const Adapted& a : adapted)
+    if (a.w.down) additions.push_back({y.rows_from(a.at, 1), gate.rows_from(a.at, 1), a.w.down});
+  add_low_rank(additions, s.low);
 }
 
 }  // namespace
 
-void experts(Mat<float> out, Mat<const float> x, const Route& route, ExpertSource& source, ExpertScratch& s) {
+void experts(Mat<float> out, Mat<const float> x, const Route& route, ExpertSource& source, ExpertScratch& s,
+             const ExpertAdapters& adapters) {
   if (x.rows == 0) return;
   const std::vector<Rows> wanted = sort_by_expert(route, s.slot);
   std::vector<int32_t> ids(wanted.size());
@@ -170,7 +205,7 @@ void experts(Mat<float> out, Mat<const float> x, const Route& route, ExpertSourc
       const Rows& rows = *std::ranges::lower_bound(wanted, r.expert, {}, &Rows::expert);
       groups.push_back({r.weights, rows.first, rows.count});
     }
-    apply(groups, sorted.read_by(groups), x.cols, s);
+    apply(groups, sorted.read_by(groups), x, adapted_places(groups, route, s.slot, adapters), s);
   }
   pool().run(x.rows, [&](int64_t row) {
     for (int64_t i = row * route.active; i < (row + 1) * route.active; ++i)

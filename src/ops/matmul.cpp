@@ -68,9 +68,9 @@ Input quantize(Mat<const float> x, CodeRoom& room) {
   return in;
 }
 
-Input input_for(std::initializer_list<const Weight*> readers, Mat<const float> x, CodeRoom& room) {
-  for (const Weight* w : readers)
-    if (is_packed(w->dtype)) return quantize(x, room);
+Input input_for(std::initializer_list<Product> readers, Mat<const float> x, CodeRoom& room) {
+  for (const Product& p : readers)
+    if (is_packed(p.w.dtype)) return quantize(x, room);
   return x;
 }
 

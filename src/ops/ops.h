@@ -2,6 +2,7 @@
 // Results do not depend on the number of threads or on what else is in the batch.
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <span>
 #include <vector>
@@ -24,15 +25,27 @@ struct CodeRoom {  // keeps the bytes
   std::vector<float> scale;
 };
 Input quantize(Mat<const float> x, CodeRoom& room);
-Input input_for(std::initializer_list<const Weight*> readers, Mat<const float> x, CodeRoom& room);  // quantized if one of them is packed
 
 struct Product {  // out = x w^T
   Mat<float> out;
   const Weight& w;
 };
-void matmul(std::initializer_list<Product> products, const Input& in);  // all in one phase
+Input input_for(std::initializer_list<Product> readers, Mat<const float> x, CodeRoom& room);  // quantized if one of them is packed
+void matmul(std::initializer_list<Product> products, const Input& in);                        // all in one phase
 void matmul(Mat<float> out, const Input& in, const Weight& w);
-void add_bias(Mat<float> x, const Weight& bias);  // every row += bias (f32)
+
+// A product of two thin matrices that stands beside a Weight [out, in].
+struct LowRank {
+  Mat<const float> down, up;  // [rank, in], [rank, out]; no rows: nothing
+  explicit operator bool() const { return down.rows > 0; }
+};
+struct Addition {  // out += x down^T up
+  Mat<float> out;
+  Mat<const float> x;
+  LowRank w;
+};
+void add_low_rank(std::span<const Addition> additions, std::vector<float>& room);  // all in two phases; no two write to the same place
+void add_bias(Mat<float> x, const Weight& bias);                                   // every row += bias (f32)
 void rms_norm(Mat<float> out, Mat<const float> x, const Weight& w, float eps);
 void layer_norm(Mat<float> out, Mat<const float> x, const Weight& w, const Weight& bias, float eps);
 void silu_mul(Mat<float> gate, Mat<const float> up);  // gate = silu(gate) * up
@@ -68,7 +81,7 @@ struct ExpertWeights {
   const Weight &gate, &up, &down;
 };
 struct ExpertScratch {
-  std::vector<float> x, gate, up, y;
+  std::vector<float> x, gate, up, y, low;
   CodeRoom x_codes, pair_codes, hidden_codes;
   std::vector<int32_t> slot;
 };
@@ -82,7 +95,12 @@ class ExpertSource {  // where the weights of one layer's experts come from: mem
   virtual void begin(std::span<const int32_t> experts) = 0;  // those that will be asked for, ascending
   virtual std::vector<ReadyExpert> next() = 0;               // some of them, valid until the next call; none: all have been handed out
 };
+struct ExpertLowRank {
+  LowRank gate, up, down;
+};
+using ExpertAdapters = std::function<ExpertLowRank(int64_t row, int32_t expert)>;  // what stands beside an expert's weights for this row
 // out[r] += sum over the row's experts of weight * down(silu(gate x_r) * up x_r), in ascending order of expert.
-void experts(Mat<float> out, Mat<const float> x, const Route& route, ExpertSource& source, ExpertScratch& scratch);
+void experts(Mat<float> out, Mat<const float> x, const Route& route, ExpertSource& source, ExpertScratch& scratch,
+             const ExpertAdapters& adapters = {});
 
 }  // namespace hadal
