@@ -1,14 +1,18 @@
 // hadal serve: a model for every program that speaks the OpenAI interface.
+#include <sys/resource.h>
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
 #include <CLI/Formatter.hpp>
+
 #include <algorithm>
+#include <csignal>
 #include <cstdlib>
 #include <memory>
 
 #include "cli/commands.h"
 #include "cli/options.h"
 #include "cli/output.h"
+#include "cli/settings.h"
 #include "core/error.h"
 #include "core/memory.h"
 #include "infer/kv_cache.h"
@@ -22,7 +26,31 @@ struct Options : RunOptions {
   std::string model = "smollm2", host = "127.0.0.1", name;
   uint16_t port = 8080;
   int64_t replies = 8, most_requests = 256, drain = 30;
+  GateOptions gate;
+  HttpLimits limits;
+  int64_t body = 32 << 20, head = 16 << 10, idle_seconds = 75, body_seconds = 60, write_seconds = 30;
 };
+
+// Each open stream is an open file; services often start with room for 1,024.
+void allow_many_files() {
+  rlimit files = {};
+  if (::getrlimit(RLIMIT_NOFILE, &files) != 0) return;
+  files.rlim_cur = files.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &files);
+}
+
+HttpLimits limits_of(const Options& options) {
+  HttpLimits limits = options.limits;
+  limits.body_bytes = size_t(options.body);
+  limits.head_bytes = size_t(options.head);
+  limits.idle = std::chrono::seconds(options.idle_seconds);
+  limits.body = std::chrono::seconds(options.body_seconds);
+  limits.write = std::chrono::seconds(options.write_seconds);
+  limits.drain = std::chrono::seconds(options.drain);
+  return limits;
+}
+
+bool is_loopback(const std::string& host) { return host == "localhost" || host == "::1" || host.starts_with("127."); }
 
 EngineOptions engine_options(const Options& options, const Model& model) {
   EngineOptions out;
@@ -47,15 +75,17 @@ void run(const Options& options, const std::string& version) {
   ServiceOptions service_options;
   service_options.name = name_of(options, source);
   service_options.version = version;
-  if (const char* key = std::getenv("HADAL_API_KEY")) service_options.api_key = key;
+  service_options.gate = options.gate;
+  service_options.gate.local = is_loopback(options.host);
+  if (const char* key = std::getenv("HADAL_API_KEY")) service_options.gate.key = key;
   service_options.sampling = sampling_for(options.sampling, source.path());
   service_options.stops = options.sampling.stop;
   service_options.most_requests = options.most_requests;
   const ModelConfig config = options.feeding.masked(source.config());
   service_options.sampling.check(config.vocab);
-  HttpLimits limits;
-  limits.drain = std::chrono::seconds(options.drain);
-  HttpServer server(options.host, options.port, limits);  // an address that is taken is told before the model is loaded
+  std::signal(SIGPIPE, SIG_IGN);  // a log's reader that goes away ends no server
+  allow_many_files();
+  HttpServer server(options.host, options.port, limits_of(options));  // an address that is taken is told before the model is loaded
   Model model = load_model(source, config, options.weights, options.drafting);
   const EngineOptions engine = engine_options(options, model);
   keep_within(model, options.weights, engine.cache, engine.cache_rows, engine.max_rows);
@@ -65,14 +95,52 @@ void run(const Options& options, const std::string& version) {
     server.stop();
   });
   put(fmt::format("{} at http://{}:{}/v1, {} tokens a reply, room for {} in all{}\n", service_options.name, options.host, server.port(),
-                  with_commas(service.room()), with_commas(engine.cache_rows), service_options.api_key.empty() ? "" : ", with an API key"));
+                  with_commas(service.room()), with_commas(engine.cache_rows),
+                  service_options.gate.key.empty() && service_options.gate.keys.empty() ? "" : ", with API keys"));
   flush_output();
   server.run([&](const HttpCall& call, const std::shared_ptr<HttpReply>& reply) { service.handle(call, reply); },
              [&] {
                service.drain();
                note("Shutting down: running replies are finished, another Ctrl-C ends them.");
-             });
+             },
+             [&] { note(service.reload()); });
   if (!problem.empty()) throw Error("the engine failed: {}", problem);
+}
+
+void add_access(CLI::App* command, Options& options) {
+  GateOptions& gate = options.gate;
+  const char* group = "Access and log";
+  command->add_option("--keys", gate.keys, "file of API keys: see `hadal keys`")->type_name("FILE")->group(group);
+  command->add_option("--allow-origin", gate.origins, "of web pages that may ask, like https://example.org; *: all")
+      ->type_name("ORIGIN")
+      ->group(group);
+  command
+      ->add_option(
+          "--allow-host", gate.hosts,
+          "a name that this server may be called by, beside localhost; asked for where only this machine listens and there are no keys")
+      ->type_name("NAME")
+      ->group(group);
+  command->add_option("--log", gate.log, "a line of JSON for each call, without prompts and replies; -: standard output")
+      ->type_name("FILE")
+      ->group(group);
+  command->add_flag("--log-content", gate.log_content, "with prompts and replies")->group(group);
+}
+
+void add_limits(CLI::App* command, Options& options) {
+  const auto add = [&](const char* name, auto& to, int64_t least, int64_t most, const char* unit, const char* what) {
+    command->add_option(name, to, what)->check(CLI::Range(least, most))->type_name(unit)->group("Limits")->capture_default_str();
+  };
+  command->add_option("--reply-seconds", options.gate.reply_seconds, "for a whole reply, waiting included; 0: no limit")
+      ->check(CLI::Range(0.0, 1e6))
+      ->type_name("SECONDS")
+      ->group("Limits")
+      ->capture_default_str();
+  add("--body-bytes", options.body, 1, int64_t(1) << 32, "N", "of a request");
+  add("--head-bytes", options.head, 256, 1 << 20, "N", "of a request");
+  add("--idle-seconds", options.idle_seconds, 1, 86400, "SECONDS", "for a connection without a request");
+  add("--body-seconds", options.body_seconds, 1, 86400, "SECONDS", "for a request to arrive");
+  add("--write-seconds", options.write_seconds, 1, 86400, "SECONDS", "for a client to take what it is sent");
+  add("--connections", options.limits.connections, 1, 1'000'000, "N", "at a time; more wait");
 }
 
 }  // namespace
@@ -86,7 +154,9 @@ void add_serve(CLI::App& app) {
 
 POST /v1/chat/completions, /v1/completions, /tokenize, /detokenize, /apply-template; GET /v1/models, /health, /ready,
 /version, /metrics (Prometheus).
-Replies of all clients are computed together. SIGTERM or Ctrl-C finishes what is running first. With HADAL_API_KEY set, /v1/* asks for it.)");
+Replies of all clients are computed together. SIGTERM or Ctrl-C finishes what is running first. SIGHUP reads the keys and opens the
+log again. With --keys or HADAL_API_KEY whoever asks needs a key, but for /health, /ready, /version and /metrics.
+A setting comes from its flag, else from HADAL_SERVE_... in the environment, else from the file, else it is the default.)");
   add_model(command, options->model)->required(false)->capture_default_str();
   command->add_option("--host", options->host, "address to listen at; 0.0.0.0: every one of this machine")
       ->type_name("ADDRESS")
@@ -105,8 +175,15 @@ Replies of all clients are computed together. SIGTERM or Ctrl-C finishes what is
       ->check(CLI::Range(int64_t(0), int64_t(86400)))
       ->type_name("SECONDS")
       ->capture_default_str();
+  add_access(command, *options);
+  add_limits(command, *options);
   add_run(command, *options);
-  command->callback([options] { run(*options, HADAL_VERSION); });
+  add_settings(command);
+  command->callback([options, command] {
+    apply_settings(command);
+    if (wants_print(command)) return put(settings_text(command));
+    run(*options, HADAL_VERSION);
+  });
 }
 
 }  // namespace hadal

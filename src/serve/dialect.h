@@ -19,6 +19,7 @@ class ApiError : public Error {  // what a client did wrong; its dialect tells i
       : Error(message), status(status), parameter(std::move(parameter)), code(std::move(code)) {}
   int status;
   std::string parameter, code;  // empty: none
+  int64_t retry_after = 1;      // seconds, with 429 and 503
 };
 
 using TextOrTokens = std::variant<std::string, std::vector<int32_t>>;
@@ -39,6 +40,8 @@ struct Call {
   bool include_usage = false;    // at a stream's end
   bool return_progress = false;  // events of a stream while the prompt is read
   bool echo = false;             // the prompt before the reply
+  double timeout = 0;            // seconds for the whole reply; 0: none
+  int64_t priority = 0;          // the greater come first
   // JSON as OpenAI's chat has it, whatever the dialect; empty: absent.
   std::string tools, tool_choice, response_format;
   bool parallel_tool_calls = true;

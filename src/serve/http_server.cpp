@@ -7,6 +7,7 @@
 #include <boost/beast/http.hpp>
 #include <csignal>
 #include <deque>
+#include <optional>
 
 #include "core/error.h"
 
@@ -34,11 +35,12 @@ class Exchange : public HttpReply, public std::enable_shared_from_this<Exchange>
       pending = std::move(body);
     });
   }
-  void open(std::string type) override {
-    post([this, type = std::move(type)]() mutable {
+  void open(std::string type, HttpHeaders headers) override {
+    post([this, type = std::move(type), headers = std::move(headers)]() mutable {
       if (started) return;
       started = streamed = true;
-      head = {200, std::move(type), {{"Cache-Control", "no-store"}}};
+      headers.emplace_back("Cache-Control", "no-store");
+      head = {200, std::move(type), std::move(headers)};
     });
   }
   bool write(std::string piece) override {
@@ -47,13 +49,24 @@ class Exchange : public HttpReply, public std::enable_shared_from_this<Exchange>
     post([this, piece = std::move(piece)] { pending += piece; });
     return true;
   }
-  void close() override {
-    post([this] { closed = true; });
+  void close(std::string last) override {
+    post([this, last = std::move(last)] {
+      pending += last;
+      closed = true;
+    });
   }
   void when_gone(std::function<void()> call) override {
     post([this, call = std::move(call)]() mutable {
       if (gone_) call();
       when_gone_ = std::move(call);
+    });
+  }
+  void call_at(std::chrono::steady_clock::time_point time, std::function<void()> call) override {
+    post([this, time, call = std::move(call)]() mutable {
+      if (gone_ || closed) return;
+      alarm_.emplace(executor_, time).async_wait([self = shared_from_this(), call = std::move(call)](error_code problem) {
+        if (!problem && !self->gone_) call();
+      });
     });
   }
 
@@ -75,7 +88,10 @@ class Exchange : public HttpReply, public std::enable_shared_from_this<Exchange>
     if (when_gone_) when_gone_();
     changed_.cancel();
   }
-  void forget() { when_gone_ = nullptr; }
+  void forget() {
+    when_gone_ = nullptr;
+    alarm_.reset();
+  }
 
  private:
   template <class F>
@@ -92,6 +108,7 @@ class Exchange : public HttpReply, public std::enable_shared_from_this<Exchange>
   std::atomic<size_t> unread_{0};
   std::atomic<bool> gone_{false};
   std::function<void()> when_gone_;
+  std::optional<net::steady_timer> alarm_;
 };
 
 // Tells the exchange when the client closes its side before it has its answer.
@@ -104,10 +121,6 @@ void watch(const std::shared_ptr<beast::tcp_stream>& stream, const std::shared_p
   });
 }
 
-std::string error_body(std::string_view message) {
-  return fmt::format(R"({{"error":{{"message":"{}","type":"invalid_request_error","param":null,"code":null}}}})", message);
-}
-
 }  // namespace
 
 std::string_view HttpCall::header(std::string_view name) const {
@@ -117,12 +130,12 @@ std::string_view HttpCall::header(std::string_view name) const {
 }
 
 struct HttpServer::State {
-  State(HttpLimits l) : limits(l), acceptor(context), signals(context), deadline(context) {}
+  State(HttpLimits l) : limits(l), acceptor(context), signals(context), hangups(context), deadline(context) {}
 
   const HttpLimits limits;
   net::io_context context{1};
   tcp::acceptor acceptor;
-  net::signal_set signals;
+  net::signal_set signals, hangups;
   net::steady_timer deadline;
   Handler handler;
   int64_t connections = 0, busy = 0;  // busy: with a request that has not been answered
@@ -179,13 +192,13 @@ struct HttpServer::State {
     bool keep_alive = !problem && parser.keep_alive() && !draining;
     ++busy;
     if (!problem) {
-      hand_over(parser.release(), exchange);
+      hand_over(parser.release(), exchange, 0, "");
     } else if (problem == http::error::body_limit) {
-      exchange->send(413, "application/json", error_body(fmt::format("the body is larger than {} bytes", limits.body_bytes)), {});
+      hand_over(parser.release(), exchange, 413, fmt::format("the body is larger than {} bytes", limits.body_bytes));
     } else if (problem == http::error::header_limit) {
-      exchange->send(431, "application/json", error_body(fmt::format("the head is larger than {} bytes", limits.head_bytes)), {});
+      hand_over({}, exchange, 431, fmt::format("the head is larger than {} bytes", limits.head_bytes));
     } else if (problem.category() == make_error_code(http::error::bad_method).category()) {
-      exchange->send(400, "application/json", error_body("this is no HTTP request: " + problem.message()), {});
+      hand_over({}, exchange, 400, "this is no HTTP request: " + problem.message());
     } else {
       exchange->leave();  // the connection broke
     }
@@ -200,9 +213,10 @@ struct HttpServer::State {
     co_return sent&& keep_alive;
   }
 
-  void hand_over(http::request<http::string_body> request, const std::shared_ptr<Exchange>& exchange) {
+  void hand_over(http::request<http::string_body> request, const std::shared_ptr<Exchange>& exchange, int refusal, std::string reason) {
     const std::string target(request.target());
-    HttpCall call{std::string(request.method_string()), target.substr(0, target.find('?')), {}, std::move(request.body())};
+    HttpCall call{std::string(request.method_string()), target.substr(0, target.find('?')), {}, std::move(request.body()), refusal};
+    if (refusal != 0) call.body = std::move(reason);
     for (const auto& field : request) call.headers.emplace_back(field.name_string(), field.value());
     try {
       handler(std::move(call), exchange);
@@ -224,6 +238,7 @@ struct HttpServer::State {
     whole.keep_alive(keep_alive);
     stream.expires_after(limits.write);
     if (!exchange.streamed) {
+      if (exchange.head.type.empty()) whole.erase(http::field::content_type);
       whole.body() = std::move(exchange.pending);
       if (exchange.head.status != 304) whole.prepare_payload();  // a length would be that of the text which is not sent
       const auto [problem, bytes] = co_await http::async_write(stream, whole, result);
@@ -256,6 +271,14 @@ struct HttpServer::State {
     stream.expires_after(limits.write);
     const auto [problem, bytes] = co_await net::async_write(stream, http::make_chunk_last(), result);
     co_return !problem;
+  }
+
+  void on_hangup(const std::function<void()>& told) {
+    hangups.async_wait([this, told](error_code problem, int) {
+      if (problem) return;
+      told();
+      on_hangup(told);
+    });
   }
 
   void on_signal(const std::function<void()>& told) {
@@ -297,12 +320,14 @@ void HttpServer::stop() {
   net::post(state_->context, [this] { state_->context.stop(); });
 }
 
-void HttpServer::run(Handler handler, std::function<void()> draining) {
+void HttpServer::run(Handler handler, std::function<void()> draining, std::function<void()> hangup) {
   State& s = *state_;
   s.handler = std::move(handler);
   s.signals.add(SIGINT);
   s.signals.add(SIGTERM);
   s.on_signal(draining);
+  s.hangups.add(SIGHUP);
+  s.on_hangup(hangup);
   net::co_spawn(s.context, s.accept(), net::detached);
   s.context.run();
 }

@@ -14,10 +14,14 @@ namespace hadal {
 
 using HttpHeaders = std::vector<std::pair<std::string, std::string>>;
 
+struct Visit;  // of whoever handles calls: this server does not look into it
+
 struct HttpCall {
   std::string method, path;  // without the query
   HttpHeaders headers;
   std::string body;
+  int refusal = 0;  // not 0: the server itself says no, with this status and the reason in `body`
+  std::shared_ptr<Visit> visit = {};
   std::string_view header(std::string_view name) const;  // the first of that name, in whatever case; empty: there is none
 };
 
@@ -25,10 +29,11 @@ class HttpReply {  // from any thread; whatever comes after the client has gone 
  public:
   virtual ~HttpReply() = default;
   virtual void send(int status, std::string type, std::string body, HttpHeaders headers = {}) = 0;  // whole
-  virtual void open(std::string type) = 0;                                                          // status 200, in pieces
-  virtual bool write(std::string piece) = 0;  // false: the client has gone, or does not read what is sent
-  virtual void close() = 0;
+  virtual void open(std::string type, HttpHeaders headers = {}) = 0;                                // status 200, in pieces
+  virtual bool write(std::string piece) = 0;               // false: the client has gone, or does not read what is sent
+  virtual void close(std::string last = {}) = 0;           // behind a last piece
   virtual void when_gone(std::function<void()> call) = 0;  // at most once, on the server's thread
+  virtual void call_at(std::chrono::steady_clock::time_point time, std::function<void()> call) = 0;  // unless it ends before; as when_gone
 };
 
 struct HttpLimits {
@@ -47,8 +52,8 @@ class HttpServer {
   uint16_t port() const;
   void stop();  // from any thread: run() returns, whatever is going on
   // Serves until SIGTERM or SIGINT came and what was running has been answered, its time is over, or a second signal came.
-  // Call once. draining: told when the first signal comes.
-  void run(Handler handler, std::function<void()> draining);
+  // Call once. draining: told when the first signal comes. hangup: told of each SIGHUP.
+  void run(Handler handler, std::function<void()> draining, std::function<void()> hangup);
 
  private:
   struct State;

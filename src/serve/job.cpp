@@ -1,5 +1,7 @@
 #include "serve/job.h"
 
+#include "serve/openai.h"
+
 namespace hadal {
 namespace {
 
@@ -10,8 +12,8 @@ double seconds_since(Clock::time_point from) { return std::chrono::duration<doub
 }  // namespace
 
 Job::Job(const JobContext& context, const Call& call, bool chat, std::unique_ptr<ReplyFormat> format, const std::vector<Prompt>& prompts,
-         const std::vector<std::string>& stops, std::shared_ptr<HttpReply> reply)
-    : context_(context), stream_(call.stream), format_(std::move(format)), reply_(std::move(reply)) {
+         const std::vector<std::string>& stops, std::shared_ptr<Visit> visit, std::shared_ptr<HttpReply> reply)
+    : context_(context), stream_(call.stream), format_(std::move(format)), visit_(std::move(visit)), reply_(std::move(reply)) {
   choices_.reserve(prompts.size() * size_t(call.choices));
   for (const Prompt& prompt : prompts) {
     usage_.prompt += int64_t(prompt.tokens.size());
@@ -43,6 +45,7 @@ void Job::send(const std::string& events) {
 }
 
 void Job::send(Choice& choice) {
+  if (context_.content && choice.said.end == End::none) visit_->answered += choice.said.reasoning + choice.said.text;
   send(format_->delta(choice.said));
   const int64_t index = choice.said.choice;
   choice.said = {};
@@ -56,37 +59,49 @@ void Job::take(Choice& choice, const std::vector<ReplyPiece>& pieces) {
 
 bool Job::on_token(Choice& choice, const Token& token) {
   if (++choice.tokens == 1)
-    context_.metrics.prompt_read(choice.prompt_tokens, seconds_since(arrival_));
+    context_.metrics.prompt_read(choice.prompt_tokens, seconds_since(visit_->arrival));
   else
     context_.metrics.token_followed(seconds_since(choice.last));
   choice.last = Clock::now();
+  if (!visit_->first_token) visit_->first_token = choice.last;
+  if (visit_->deadline && choice.last > *visit_->deadline) overdue_ = true;
   if (!token.logprobs.empty()) choice.said.logprobs.push_back(token.logprobs);
   usage_.reasoning += choice.text.in_reasoning();
   take(choice, choice.text.push(token.id));
   if (stream_ && !choice.said.empty() && !choice.text.stopped()) send(choice);
-  return !choice.text.stopped() && !lost_;
+  return !choice.text.stopped() && !lost_ && !overdue_;
 }
 
 void Job::on_finish(Choice& choice, Finish how) {
+  const bool late = overdue_ && !choice.text.stopped() && how != Finish::length;
   if (!choice.text.stopped()) take(choice, choice.text.finish());
-  choice.said.end = how == Finish::length ? End::length : choice.text.stopped() ? End::stop_text : End::stop;
+  choice.said.end = how == Finish::length || late ? End::length : choice.text.stopped() ? End::stop_text : End::stop;
   choice.said.stop = choice.text.stop();
   usage_.reply += choice.tokens;
-  context_.metrics.reply_ended(choice.tokens, seconds_since(arrival_));
-  if (how == Finish::cancelled || lost_) {
-    if (++finished_ == choices_.size()) context_.metrics.answered(499);
+  const bool left = lost_ || (how == Finish::cancelled && !late);
+  visit_->reply_tokens = usage_.reply;
+  visit_->finish = left ? "cancelled" : late ? "timeout" : how == Finish::length ? "length" : "stop";
+  context_.metrics.reply_ended(choice.tokens, seconds_since(visit_->arrival), visit_->finish);
+  if (context_.content) visit_->answered += choice.said.reasoning + choice.said.text;
+  ++finished_;
+  if (left) return;
+  if (late && usage_.reply == 0) {
+    if (finished_ == choices_.size()) send_timeout();
     return;
   }
   if (stream_) send(choice);
-  if (++finished_ < choices_.size()) return;
-  context_.metrics.answered(200);
-  if (stream_) {
-    send(format_->end(usage_));
-    return reply_->close();
-  }
+  if (finished_ < choices_.size()) return;
+  if (stream_) return reply_->close(format_->end(usage_));
   std::vector<Delta> said;
   for (Choice& one : choices_) said.push_back(std::move(one.said));
   reply_->send(200, "application/json", format_->whole(said, usage_));
+}
+
+// Nothing has come in the time that there was. What has come is an answer, which ends like one that was too long.
+void Job::send_timeout() {
+  const std::string error = openai_error(ApiError(408, "no token came within the time that this request has", "timeout", "timeout"));
+  if (stream_) return reply_->close("data: " + error + "\n\n");
+  reply_->send(408, "application/json", error);
 }
 
 }  // namespace hadal

@@ -10,6 +10,7 @@
 #include "serve/dialect.h"
 #include "serve/http_server.h"
 #include "serve/metrics.h"
+#include "serve/visit.h"
 
 namespace hadal {
 
@@ -17,17 +18,19 @@ struct JobContext {  // outlives its jobs
   const Tokenizer& tokenizer;
   Metrics& metrics;
   std::atomic<int64_t>& requests;  // of the engine; counted down by the job that has counted them up
+  bool content = false;            // replies are kept for the log
 };
 
 class Job : public std::enable_shared_from_this<Job> {  // after its requests have been submitted only the engine's thread touches it
  public:
   // stops: all that hold for this call.
   Job(const JobContext& context, const Call& call, bool chat, std::unique_ptr<ReplyFormat> format, const std::vector<Prompt>& prompts,
-      const std::vector<std::string>& stops, std::shared_ptr<HttpReply> reply);
+      const std::vector<std::string>& stops, std::shared_ptr<Visit> visit, std::shared_ptr<HttpReply> reply);
   ~Job();
   int64_t size() const { return int64_t(choices_.size()); }
   void attach(int64_t choice, Request& request);  // the request's tokens come here, which keep the job alive
   void open();                                    // all requests are fine: a stream begins
+  void expire() { overdue_ = true; }              // its time is over: what is cancelled now was too slow. From any thread
 
  private:
   struct Choice {
@@ -41,16 +44,18 @@ class Job : public std::enable_shared_from_this<Job> {  // after its requests ha
   void send(Choice& choice);
   bool on_token(Choice& choice, const Token& token);
   void on_finish(Choice& choice, Finish how);
+  void send_timeout();
 
   const JobContext context_;
   const bool stream_;
   const std::unique_ptr<ReplyFormat> format_;
+  const std::shared_ptr<Visit> visit_;
   const std::shared_ptr<HttpReply> reply_;
   std::vector<Choice> choices_;
   Usage usage_;
   size_t finished_ = 0;
   bool lost_ = false;  // nobody reads any more
-  const std::chrono::steady_clock::time_point arrival_ = std::chrono::steady_clock::now();
+  std::atomic<bool> overdue_{false};
 };
 
 }  // namespace hadal

@@ -12,6 +12,7 @@ namespace {
 using Buckets = prometheus::Histogram::BucketBoundaries;
 const Buckets between{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5};
 const Buckets whole{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250};
+const Buckets tokens{1, 4, 16, 64, 256, 1024, 4096, 16384, 65536};
 
 }  // namespace
 
@@ -22,6 +23,14 @@ struct Metrics::State {
                                                          .Help("HTTP answers by status; 499: the client had gone")
                                                          .Register(registry);
   prometheus::Gauge& requests = gauge("hadal_requests", "Requests running and waiting");
+  prometheus::Family<prometheus::Counter>& replies = prometheus::BuildCounter()
+                                                         .Name("hadal_replies_total")
+                                                         .Help("Replies by how they ended: stop, length, timeout, cancelled")
+                                                         .Register(registry);
+  prometheus::Counter& dropped =
+      counter("hadal_log_lines_dropped_total", "Lines that the request log has lost: the disk was full or too slow");
+  prometheus::Histogram& prompt_sizes = histogram("hadal_request_prompt_tokens", "Tokens of a prompt that has been read", tokens);
+  prometheus::Histogram& reply_sizes = histogram("hadal_request_reply_tokens", "Tokens of a reply that has ended", tokens);
   prometheus::Counter& prompt_tokens = counter("hadal_prompt_tokens_total", "Tokens of prompts that have been read");
   prometheus::Counter& reply_tokens = counter("hadal_reply_tokens_total", "Tokens of replies that have ended");
   prometheus::Histogram& first = histogram("hadal_first_token_seconds", "From a request's arrival to its first token", whole);
@@ -47,18 +56,23 @@ void Metrics::answered(int status) { state_->answers.Add({{"status", std::to_str
 
 void Metrics::prompt_read(int64_t tokens, double seconds) {
   state_->prompt_tokens.Increment(double(tokens));
+  state_->prompt_sizes.Observe(double(tokens));
   state_->first.Observe(seconds);
 }
 
 void Metrics::token_followed(double seconds) { state_->next.Observe(seconds); }
 
-void Metrics::reply_ended(int64_t tokens, double seconds) {
+void Metrics::reply_ended(int64_t tokens, double seconds, const std::string& how) {
+  state_->replies.Add({{"finish", how}}).Increment();
+  state_->reply_sizes.Observe(double(tokens));
   state_->reply_tokens.Increment(double(tokens));
   state_->all.Observe(seconds);
 }
 
-std::string Metrics::text(int64_t requests) const {
-  state_->requests.Set(double(requests));
+std::string Metrics::text(const Now& now) const {
+  state_->requests.Set(double(now.requests));
+  const auto raise = [](prometheus::Counter& counter, int64_t to) { counter.Increment(double(to) - counter.Value()); };
+  raise(state_->dropped, now.dropped_lines);
   return prometheus::TextSerializer().Serialize(state_->registry.Collect());
 }
 

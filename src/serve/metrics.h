@@ -10,11 +10,16 @@ class Metrics {
  public:
   Metrics();
   ~Metrics();
-  void answered(int status);                         // an HTTP answer was given; 499: its client had gone before
-  void prompt_read(int64_t tokens, double seconds);  // from the request's arrival to its first token
-  void token_followed(double seconds);               // behind the token before
-  void reply_ended(int64_t tokens, double seconds);  // from the request's arrival to its end
-  std::string text(int64_t requests) const;          // in Prometheus' text format; requests: running and waiting now
+  void answered(int status);                                                 // an HTTP answer was given; 499: its client had gone before
+  void prompt_read(int64_t tokens, double seconds);                          // from the request's arrival to its first token
+  void token_followed(double seconds);                                       // behind the token before
+  void reply_ended(int64_t tokens, double seconds, const std::string& how);  // from the request's arrival to its end
+
+  struct Now {             // what is known where the text is written
+    int64_t requests = 0;  // running and waiting
+    int64_t dropped_lines = 0;
+  };
+  std::string text(const Now& now) const;  // in Prometheus' text format
 
  private:
   struct State;

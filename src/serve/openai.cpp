@@ -67,7 +67,13 @@ std::string openai_error(const ApiError& error) {
       Json{{"error", {{"message", error.what()}, {"type", type}, {"param", or_null(error.parameter)}, {"code", or_null(error.code)}}}});
 }
 
+void read_limits(const Field& body, Call& call) {
+  body["timeout"].read(call.timeout, 0.001, 1e6);
+  body["priority"].read(call.priority, -100, 100);
+}
+
 void read_completion(const Field& body, const Sampling& defaults, Call& call) {
+  read_limits(body, call);
   call.sampling = defaults;
   body["model"].read(call.model);
   Sampling& s = call.sampling;

@@ -12,6 +12,7 @@ namespace hadal {
 std::string openai_error(const ApiError& error);
 
 // Sampling, stops, n and stream: what both ways of completing have.
+void read_limits(const Field& body, Call& call);  // timeout, priority: what any interface may have beside its own
 void read_completion(const Field& body, const Sampling& defaults, Call& call);
 std::vector<Message> read_messages(const Field& body);  // of {"messages": [...]}
 std::string read_content(const Field& content);         // a string, or parts of which all are text

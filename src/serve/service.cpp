@@ -18,13 +18,6 @@ constexpr const char* json_type = "application/json";
 
 int64_t now() { return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count(); }
 
-// In a time that does not tell how much of it is right.
-bool same_secret(std::string_view a, std::string_view b) {
-  unsigned difference = a.size() != b.size();
-  for (size_t i = 0; i < a.size(); ++i) difference |= unsigned(uint8_t(a[i]) ^ uint8_t(b.empty() ? 0 : b[i % b.size()]));
-  return difference == 0;
-}
-
 void refuse_what_is_missing(const Call& call) {
   const auto refuse = [](const std::string& field, const char* name, const char* what) {
     if (!field.empty()) throw ApiError(400, fmt::format("{}: {} not supported yet", name, what), name, "unsupported_parameter");
@@ -46,6 +39,7 @@ Service::Service(ServiceOptions options, Tokenizer tokenizer, std::optional<Chat
       chat_template_(std::move(chat_template)),
       end_tokens_(end_tokens(config_, tokenizer_)),
       created_(now()),
+      gate_(options_.gate, metrics_),
       engine_(model, engine, std::move(failed)),
       card_(model_card_json({options_.name, options_.version, chat_template_.has_value()}, model, engine, engine_.cache_rows())) {}
 
@@ -63,15 +57,17 @@ const Service::Route Service::routes[] = {
     {"GET", "/version", &Service::version},
 };
 
-void Service::handle(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {
-  if (const int status = send_page(call, *reply)) return metrics_.answered(status);
+void Service::handle(HttpCall call, const std::shared_ptr<HttpReply>& to) {
+  const std::shared_ptr<HttpReply> reply = gate_.open(call, to);
+  if (!reply || send_page(call, *reply)) return;
   try {
+    if (call.refusal != 0) throw ApiError(call.refusal, call.body);
     std::string allowed;
     const std::string one_model = "/v1/models/" + options_.name;
     for (const Route& route : routes) {
       if (call.path != route.path && !(route.answer == &Service::models && call.path == one_model)) continue;
       if (call.method == route.method) {
-        if (call.path.starts_with("/v1/")) check_key(call);
+        if (call.method != "GET" || call.path.starts_with("/v1/")) gate_.check_key(call);
         return (this->*route.answer)(call, reply);
       }
       allowed = route.method;
@@ -81,20 +77,12 @@ void Service::handle(const HttpCall& call, const std::shared_ptr<HttpReply>& rep
     answer(reply, 405, openai_error(error), {{"Allow", allowed}});
   } catch (const ApiError& error) {
     HttpHeaders headers;
-    if (error.status == 429 || error.status == 503) headers.push_back({"Retry-After", "1"});
+    if (error.status == 429 || error.status == 503) headers.push_back({"Retry-After", std::to_string(error.retry_after)});
     if (error.status == 401) headers.push_back({"WWW-Authenticate", "Bearer"});
     answer(reply, error.status, openai_error(error), std::move(headers));
   } catch (const Error& error) {  // the engine's and the template's words about what they were given
     answer(reply, 400, openai_error(ApiError(400, error.what())));
   }
-}
-
-void Service::check_key(const HttpCall& call) const {
-  if (options_.api_key.empty() || same_secret(call.header("Authorization"), "Bearer " + options_.api_key) ||
-      same_secret(call.header("x-api-key"), options_.api_key))
-    return;
-  throw ApiError(401, "the API key is missing or wrong: expected the header Authorization: Bearer KEY, or x-api-key: KEY", "",
-                 "invalid_api_key");
 }
 
 void Service::check_model(const std::string& name) const {
@@ -121,8 +109,10 @@ std::vector<Prompt> Service::prompts_of(const Call& call) const {
   return prompts;
 }
 
-void Service::start(const Call& call, const Dialect& dialect, const std::shared_ptr<HttpReply>& reply) {
+void Service::start(const HttpCall& from, const Call& call, const Dialect& dialect, const std::shared_ptr<HttpReply>& reply) {
   check_model(call.model);
+  gate_.check_model(from, options_.name);
+  gate_.set_deadline(from, call.timeout);
   refuse_what_is_missing(call);
   if (draining_) throw ApiError(503, "the server is shutting down");
   const std::vector<Prompt> prompts = prompts_of(call);
@@ -130,10 +120,15 @@ void Service::start(const Call& call, const Dialect& dialect, const std::shared_
   if (requests_ + count > options_.most_requests)
     throw ApiError(429,
                    fmt::format("{} requests are running or waiting: more than {} are not taken", requests_.load(), options_.most_requests));
+  int64_t prompt_tokens = 0;
+  for (const Prompt& prompt : prompts) prompt_tokens += int64_t(prompt.tokens.size());
+  Visit& visit = *from.visit;
+  visit.model = options_.name;
+  if (options_.gate.log_content) visit.asked = from.body;
   std::vector<std::string> stops = call.stops;
   stops.insert(stops.end(), options_.stops.begin(), options_.stops.end());
-  const auto job = std::make_shared<Job>(JobContext{tokenizer_, metrics_, requests_}, call, dialect.chat,
-                                         dialect.format(call, {options_.name, now(), tokenizer_}), prompts, stops, reply);
+  const auto job = std::make_shared<Job>(JobContext{tokenizer_, metrics_, requests_, options_.gate.log_content}, call, dialect.chat,
+                                         dialect.format(call, {options_.name, now(), tokenizer_}), prompts, stops, from.visit, reply);
   std::vector<Request> requests;
   for (int64_t i = 0; i < count; ++i) {
     Request request;
@@ -147,6 +142,7 @@ void Service::start(const Call& call, const Dialect& dialect, const std::shared_
     engine_.check(request);
     requests.push_back(std::move(request));
   }
+  gate_.admit(from, count, prompt_tokens);
   job->open();
   std::vector<uint64_t> ids;
   ids.reserve(requests.size());
@@ -154,6 +150,11 @@ void Service::start(const Call& call, const Dialect& dialect, const std::shared_
   reply->when_gone([this, ids] {
     for (const uint64_t id : ids) engine_.cancel(id);
   });
+  if (visit.deadline)
+    reply->call_at(*visit.deadline, [this, ids, late = std::weak_ptr(job)] {
+      if (const std::shared_ptr<Job> job = late.lock()) job->expire();
+      for (const uint64_t id : ids) engine_.cancel(id);
+    });
 }
 
 void Service::models(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {
@@ -187,12 +188,10 @@ void Service::ready(const HttpCall&, const std::shared_ptr<HttpReply>& reply) {
 }
 
 void Service::metrics(const HttpCall&, const std::shared_ptr<HttpReply>& reply) {
-  metrics_.answered(200);
-  reply->send(200, "text/plain; version=0.0.4", metrics_.text(requests_));
+  reply->send(200, "text/plain; version=0.0.4", metrics_.text({requests_, gate_.dropped_lines()}));
 }
 
 void Service::answer(const std::shared_ptr<HttpReply>& reply, int status, std::string json, HttpHeaders headers) {
-  metrics_.answered(status);
   reply->send(status, json_type, std::move(json), std::move(headers));
 }
 

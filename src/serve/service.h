@@ -11,6 +11,7 @@
 #include "model/tokenizer.h"
 #include "serve/dialect.h"
 #include "serve/engine_thread.h"
+#include "serve/gate.h"
 #include "serve/http_server.h"
 #include "serve/metrics.h"
 
@@ -19,7 +20,7 @@ namespace hadal {
 struct ServiceOptions {
   std::string name;                // of the model, as clients call it
   std::string version;             // of the program
-  std::string api_key;             // that /v1/* asks for; empty: none
+  GateOptions gate;                // who is let in, what is logged
   std::vector<std::string> stops;  // of every reply, beside those of its request
   Sampling sampling;               // for what a request leaves open; its seed counts up
   int64_t most_requests = 256;     // running and waiting together; more are told to come back
@@ -30,9 +31,10 @@ class Service {
   // chat_template empty: a base model, which has no chat. failed: see EngineThread. Error: as Engine's
   Service(ServiceOptions options, Tokenizer tokenizer, std::optional<ChatTemplate> chat_template, const Model& model,
           const EngineOptions& engine, std::function<void(const std::string&)> failed);
-  void handle(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
+  void handle(HttpCall call, const std::shared_ptr<HttpReply>& to);
   void drain() { draining_ = true; }  // from now on /ready says no and nothing new is begun
-  int64_t room() const;               // tokens of prompt and reply
+  std::string reload() { return gate_.reload(); }
+  int64_t room() const;  // tokens of prompt and reply
 
  private:
   using Answer = void (Service::*)(const HttpCall&, const std::shared_ptr<HttpReply>&);
@@ -44,7 +46,7 @@ class Service {
 
   template <const Dialect& dialect>
   void complete(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {
-    start(dialect.parse(call.body, options_.sampling), dialect, reply);
+    start(call, dialect.parse(call.body, options_.sampling), dialect, reply);
   }
   void models(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void model_card(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
@@ -58,11 +60,10 @@ class Service {
 
   void answer(const std::shared_ptr<HttpReply>& reply, int status, std::string json, HttpHeaders headers = {});
 
-  void check_key(const HttpCall& call) const;
   void check_model(const std::string& name) const;
   const ChatTemplate& chat_template() const;
   std::vector<Prompt> prompts_of(const Call& call) const;
-  void start(const Call& call, const Dialect& dialect, const std::shared_ptr<HttpReply>& reply);
+  void start(const HttpCall& from, const Call& call, const Dialect& dialect, const std::shared_ptr<HttpReply>& reply);
 
   const ServiceOptions options_;
   const ModelConfig& config_;
@@ -71,6 +72,7 @@ class Service {
   const std::vector<int32_t> end_tokens_;
   const int64_t created_;
   Metrics metrics_;
+  Gate gate_;
   std::atomic<bool> draining_{false};
   std::atomic<int64_t> requests_{0};  // of the engine
   std::atomic<uint64_t> started_{0};  // replies without a seed of their own

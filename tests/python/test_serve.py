@@ -238,7 +238,7 @@ ENDLESS = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 4000, "
 
 def raw_request(body, path="/v1/chat/completions", head=""):
     body = json.dumps(body).encode()
-    return f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n{head}\r\n".encode() + body
+    return f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n{head}\r\n".encode() + body
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -278,7 +278,7 @@ def test_garbage_slowness_and_excess(server):
 def test_connections_are_kept_and_1_0_is_answered(server):
     with socket.create_connection(("127.0.0.1", server.port)) as s:
         for _ in range(3):
-            s.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            s.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert b'{"status":"ok"}' in s.recv(65536)
     with socket.create_connection(("127.0.0.1", server.port)) as s:
         data = json.dumps({"prompt": "x", "max_tokens": 3, "stream": True, "temperature": 0})

@@ -1,0 +1,355 @@
+"""Whoever runs the server: keys and their limits, ids, deadlines, origins, the log, settings."""
+
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import urllib.error
+import urllib.request
+
+import pytest
+from conftest import GOLDEN, read_golden
+from test_cli import TEMPLATE, copy_of
+from test_serve import ENDLESS as LONG
+from test_serve import Server, metrics_of, raw_request, requests_of, wait_until
+
+openai = pytest.importorskip("openai")
+
+ENDLESS = LONG | {"max_tokens": 60000}
+BODY = {"messages": [{"role": "user", "content": "the thing"}], "max_tokens": 3, "temperature": 0}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    llama = read_golden(GOLDEN / "llama")
+    return copy_of(tmp_path_factory.mktemp("operation") / "chatty", llama.model, TEMPLATE, max_position_embeddings=65536)
+
+
+def ask(server, path="/v1/chat/completions", body=BODY, method=None, **headers):
+    """status, headers, body as JSON where it is JSON"""
+    data = None if body is None else json.dumps(body).encode()
+    headers = {name.replace("_", "-"): value for name, value in headers.items()}
+    request = urllib.request.Request(server.base + path, data, headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            status, found, text = reply.status, reply.headers, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        status, found, text = error.code, error.headers, error.read().decode()
+    return status, found, json.loads(text) if text.startswith("{") else text
+
+
+def bearer(key):
+    return {"Authorization": f"Bearer {key}"}
+
+
+def lines_of(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+class Held:
+    """A reply that never ends, until it is left."""
+
+    def __init__(self, server, head="", **more):
+        before = requests_of(server)
+        self.socket = socket.create_connection(("127.0.0.1", server.port))
+        self.socket.sendall(raw_request(ENDLESS | more, head=head))
+        assert wait_until(lambda: requests_of(server) == before + 1)
+
+    def leave(self):
+        self.socket.close()
+
+
+@pytest.fixture(scope="module")
+def keyed(hadal, model, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("keys")
+    file, log = folder / "keys.txt", folder / "log.jsonl"
+    make = lambda name, *options: hadal.run("keys", "add", file, name, *options).stdout.strip()
+    keys = {
+        "free": make("free"),
+        "one": make("one", "--requests", 1),
+        "slow": make("slow", "--tokens-per-minute", 60),
+        "other": make("other", "--models", "big,bigger"),
+        "over": make("over", "--expires", "2001-01-01"),
+    }
+    server = Server(hadal, model, "--keys", file, "--log", log)
+    server.keys, server.file, server.log = keys, file, log
+    yield server
+    assert server.end() == 0
+
+
+def test_keys_are_asked_for(keyed):
+    for head in [{}, bearer("no"), bearer(keyed.keys["free"][:-1]), bearer(keyed.keys["over"]), {"Authorization": keyed.keys["free"]}]:
+        status, headers, reply = ask(keyed, **head)
+        assert (status, reply["error"]["code"]) == (401, "invalid_api_key"), head
+        assert headers["WWW-Authenticate"] == "Bearer"
+    assert ask(keyed, **bearer(keyed.keys["free"]))[0] == 200
+    assert ask(keyed, x_api_key=keyed.keys["free"])[0] == 200
+    for path in ["/tokenize", "/detokenize", "/apply-template"]:
+        assert ask(keyed, path)[0] == 401, "what computes asks for a key"
+    for path in ["/health", "/ready", "/metrics", "/version"]:
+        assert ask(keyed, path, None)[0] == 200, "who looks after the server needs none"
+
+
+def test_a_key_may_not_use_every_model(keyed):
+    status, _, reply = ask(keyed, **bearer(keyed.keys["other"]))
+    assert (status, reply["error"]["code"]) == (403, "model_not_allowed")
+
+
+def test_requests_at_a_time(keyed):
+    head = bearer(keyed.keys["one"])
+    status, headers, _ = ask(keyed, **head)
+    assert status == 200 and headers["x-ratelimit-limit-requests"] == "1"
+    for _ in range(5):
+        assert ask(keyed, **head)[0] == 200, "a place is free again before its client knows"
+    held = Held(keyed, f"Authorization: {head['Authorization']}\r\n")
+    status, headers, reply = ask(keyed, **head)
+    assert (status, reply["error"]["code"], headers["Retry-After"]) == (429, "rate_limit_exceeded", "1")
+    assert headers["x-ratelimit-remaining-requests"] == "0"
+    assert ask(keyed, **bearer(keyed.keys["free"]))[0] == 200, "others are not held up"
+    held.leave()
+    assert wait_until(lambda: requests_of(keyed) == 0)
+    assert wait_until(lambda: ask(keyed, **head)[0] == 200)
+    assert ask(keyed, body=BODY | {"n": 2}, **head)[0] == 429, "two choices are two requests"
+
+
+def test_tokens_per_minute(keyed):
+    head = bearer(keyed.keys["slow"])
+    status, headers, _ = ask(keyed, body=BODY | {"max_tokens": 100, "logit_bias": ENDLESS["logit_bias"]}, **head)
+    assert status == 200 and headers["x-ratelimit-limit-tokens"] == "60"
+    status, headers, reply = ask(keyed, **head)
+    assert (status, reply["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert 1 <= int(headers["Retry-After"]) <= 120, "more than a minute's tokens were taken: they come back"
+    assert headers["x-ratelimit-remaining-tokens"] == "0" and headers["x-ratelimit-reset-tokens"].startswith("1m")
+    client = keyed.client.with_options(api_key=keyed.keys["slow"])
+    with pytest.raises(openai.RateLimitError):
+        client.chat.completions.create(model="tiny", messages=BODY["messages"])
+
+
+def test_keys_change_while_replies_run(hadal, keyed):
+    added = hadal.run("keys", "add", keyed.file, "late").stdout.strip()
+    gone = keyed.keys["free"]
+    assert ask(keyed, **bearer(added))[0] == 401
+    with socket.create_connection(("127.0.0.1", keyed.port), timeout=60) as s:
+        s.sendall(raw_request(ENDLESS | {"max_tokens": 8000, "stream": True}, head=f"Authorization: Bearer {gone}\r\n"))
+        received = s.recv(10)
+        hadal.run("keys", "remove", keyed.file, "free")
+        keyed.process.send_signal(signal.SIGHUP)
+        assert wait_until(lambda: ask(keyed, **bearer(added))[0] == 200)
+        assert ask(keyed, **bearer(gone))[0] == 401
+        while b"[DONE]" not in received:
+            piece = s.recv(65536)
+            assert piece, "a running reply is not touched"
+            received += piece
+    with open(keyed.file, "a") as file:
+        file.write("nonsense\n")
+    keyed.process.send_signal(signal.SIGHUP)
+    assert ask(keyed, **bearer(added))[0] == 200, "a broken file changes nothing"
+    text = keyed.file.read_text().removesuffix("nonsense\n")
+    keyed.file.write_text(text)
+    assert stat.S_IMODE(os.stat(keyed.file).st_mode) == 0o600
+
+
+def test_the_log_tells_who_and_how_much_but_not_what(keyed):
+    status, headers, reply = ask(keyed, x_request_id="mine-1", **bearer(keyed.keys["one"]))
+    assert status == 200
+    assert wait_until(lambda: any(line["id"] == "mine-1" for line in lines_of(keyed.log)))
+    line = [line for line in lines_of(keyed.log) if line["id"] == "mine-1"][0]
+    expected = {"key": "one", "method": "POST", "path": "/v1/chat/completions", "status": 200, "model": "tiny", "finish": "length"}
+    assert {name: line[name] for name in expected} == expected
+    assert (line["prompt_tokens"], line["reply_tokens"]) == (reply["usage"]["prompt_tokens"], reply["usage"]["completion_tokens"])
+    assert 0 < line["first_token_ms"] <= line["total_ms"]
+    text = keyed.log.read_text()
+    assert "the thing" not in text and reply["choices"][0]["message"]["content"] not in text
+    assert not any(secret[15:] in text for secret in keyed.keys.values())
+
+
+def test_ids(hadal, model):
+    server = Server(hadal, model)
+    assert ask(server, x_request_id="abc-123")[1]["x-request-id"] == "abc-123"
+    made = [ask(server)[1]["x-request-id"] for _ in range(2)]
+    assert made[0] != made[1] and all(one.startswith("req_") for one in made)
+    for wrong in ["a b", "x" * 129, '"}{"', "é"]:
+        assert ask(server, x_request_id=wrong)[1]["x-request-id"].startswith("req_"), "what could deceive a log is replaced"
+    assert ask(server, "/nowhere")[1]["x-request-id"] and ask(server, body={})[1]["x-request-id"]
+    with socket.create_connection(("127.0.0.1", server.port)) as s:
+        s.sendall(raw_request(BODY | {"stream": True}, head="X-Request-Id: streamed\r\n"))
+        assert b"x-request-id: streamed\r\n" in s.recv(4096)
+    assert server.end() == 0
+
+
+def test_deadlines(hadal, model):
+    server = Server(hadal, model, "--replies", 1)
+    status, _, reply = ask(server, body=ENDLESS | {"timeout": 0.3})
+    assert status == 200 and reply["choices"][0]["finish_reason"] == "length", "what has come is an answer"
+    assert 0 < reply["usage"]["completion_tokens"] < ENDLESS["max_tokens"]
+    assert ask(server, body=ENDLESS, x_request_timeout="0.3")[2]["usage"]["completion_tokens"] < ENDLESS["max_tokens"]
+    status, _, reply = ask(server, body=BODY | {"timeout": 0.001, "messages": [{"role": "user", "content": "word " * 500}]})
+    assert (status, reply["error"]["code"]) == (408, "timeout")
+    for stream in [{"timeout": 0.001, "stream": True, "messages": [{"role": "user", "content": "word " * 500}]}]:
+        status, _, text = ask(server, body=BODY | stream)
+        assert status == 200 and '"code":"timeout"' in text and "[DONE]" not in text
+    for wrong in [{"timeout": 0}, {"timeout": "soon"}, {"timeout": -1}]:
+        status, _, reply = ask(server, body=BODY | wrong)
+        assert (status, reply["error"]["param"]) == (400, "timeout")
+    assert ask(server, x_request_timeout="soon")[0] == 400
+    assert wait_until(lambda: requests_of(server) == 0)
+    counted = metrics_of(server)
+    assert counted['hadal_replies_total{finish="timeout"}'] == 4
+    assert server.end() == 0
+
+
+def test_no_reply_is_longer_than_the_server_allows(hadal, model):
+    server = Server(hadal, model, "--reply-seconds", 0.5)
+    status, _, reply = ask(server, body=ENDLESS | {"timeout": 1000})
+    assert status == 200 and reply["usage"]["completion_tokens"] < ENDLESS["max_tokens"]
+    assert server.end() == 0
+
+
+def preflight(server, origin, path="/v1/chat/completions"):
+    headers = {"Origin": origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,x-stainless-os"}
+    return ask(server, path, None, "OPTIONS", **headers)
+
+
+def test_origins(hadal, model):
+    server = Server(hadal, model, "--allow-origin", "https://good.example", "--allow-origin", "http://localhost:3000")
+    status, headers, _ = preflight(server, "https://good.example")
+    assert status == 204 and headers["Access-Control-Allow-Origin"] == "https://good.example"
+    assert headers["Access-Control-Allow-Headers"] == "authorization,x-stainless-os" and "POST" in headers["Access-Control-Allow-Methods"]
+    assert preflight(server, "https://evil.example")[1]["Access-Control-Allow-Origin"] is None
+    assert preflight(server, "null")[1]["Access-Control-Allow-Origin"] is None
+    status, headers, _ = ask(server, Origin="http://localhost:3000")
+    assert status == 200 and headers["Access-Control-Allow-Origin"] == "http://localhost:3000" and headers["Vary"] == "Origin"
+    status, headers, reply = ask(server, Origin="https://evil.example")
+    assert (status, reply["error"]["code"]) == (403, "origin_refused"), "a page elsewhere could ask without reading"
+    assert ask(server, Origin=server.base)[0] == 200, "the server's own page"
+    assert server.end() == 0
+    server = Server(hadal, model, "--allow-origin", "*")
+    assert ask(server, Origin="https://any.example")[1]["Access-Control-Allow-Origin"] == "https://any.example"
+    assert server.end() == 0
+
+
+def test_names(hadal, model):
+    server = Server(hadal, model, "--allow-host", "box.example")
+    for name in ["localhost", "LOCALHOST:80", "127.0.0.1", f"127.0.0.1:{server.port}", "[::1]:8080", "box.example", "a.localhost"]:
+        assert ask(server, Host=name)[0] == 200, name
+    for name in ["evil.example", "127.0.0.1.evil.example", "127.evil.example:80", "localhost.evil.example", "x"]:
+        status, _, reply = ask(server, Host=name)
+        assert (status, reply["error"]["code"]) == (403, "host_refused"), name
+    assert server.end() == 0
+
+
+def test_limits_of_a_request(hadal, model):
+    server = Server(hadal, model, "--body-bytes", 1000, "--head-bytes", 500, "--body-seconds", 1)
+    status, headers, reply = ask(server, body={"prompt": "x" * 1000})
+    assert (status, reply["error"]["message"]) == (413, "the body is larger than 1000 bytes") and headers["x-request-id"]
+    status, _, reply = ask(server, X_Long="y" * 500)
+    assert (status, reply["error"]["message"]) == (431, "the head is larger than 500 bytes")
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as s:
+        s.sendall(b"POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf")
+        assert s.recv(100) == b"", "who stops half way is not waited for"
+    counted = metrics_of(server)
+    assert counted['hadal_http_answers_total{status="413"}'] == counted['hadal_http_answers_total{status="431"}'] == 1
+    assert server.end() == 0
+
+
+def test_a_log_is_moved_away_and_may_hold_the_content(hadal, model, tmp_path):
+    log = tmp_path / "log"
+    server = Server(hadal, model, "--log", log, "--log-content")
+    reply = ask(server)[2]
+    assert wait_until(lambda: log.exists() and len(lines_of(log)) == 1)
+    line = lines_of(log)[0]
+    assert "the thing" in line["asked"] and line["answered"] == reply["choices"][0]["message"]["content"]
+    log.rename(tmp_path / "old")
+    server.process.send_signal(signal.SIGHUP)
+    assert wait_until(log.exists)
+    text = "a\nb\u2028\"{}\x1b[31m"
+    with socket.create_connection(("127.0.0.1", server.port)) as s:
+        body = BODY | {"stream": True, "messages": [{"role": "user", "content": text}]}
+        s.sendall(raw_request(body, "/v1/chat/completions", "Connection: close\r\n"))
+        while s.recv(65536):
+            pass
+    assert wait_until(lambda: len(lines_of(log)) == 1), "one line whatever the content"
+    assert json.loads(lines_of(log)[0]["asked"])["messages"][0]["content"] == text
+    assert "\x1b" not in log.read_text() and len(lines_of(tmp_path / "old")) == 1
+    assert server.end() == 0
+    assert len(lines_of(log)) == 1
+
+
+def test_a_disk_that_is_full_costs_lines_not_replies(hadal, model):
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    server = Server(hadal, model, "--log", "/dev/full")
+    for _ in range(3):
+        assert ask(server)[0] == 200
+    assert wait_until(lambda: metrics_of(server)["hadal_log_lines_dropped_total"] >= 3)
+    assert server.end() == 0
+
+
+def settings(hadal, *options, environment=(), expect=0):
+    command = [hadal.program, "serve", *map(str, options), "--print-config"]
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ) | dict(environment), timeout=60)
+    assert done.returncode == expect, done.stderr
+    if expect:
+        return done.stderr
+    return dict(line.split(" = ", 1) for line in done.stdout.splitlines() if not line.startswith("#"))
+
+
+def test_settings_have_one_precedence(hadal, tmp_path):
+    file = tmp_path / "hadal.toml"
+    file.write_text('# a comment\nport = 1111\nreplies = 3\ndrain = 5\nname = "from the file"\nallow-origin = ["https://a.example", "https://b.example"]\nlog-content = true\n')
+    read = settings(hadal, "--config", file)
+    assert (read["port"], read["replies"], read["name"]) == ("1111", "3", '"from the file"')
+    assert read["allow-origin"] == '["https://a.example", "https://b.example"]' and read["log-content"] == "true"
+    assert read["most-requests"] == "256", "the default"
+    environment = {"HADAL_SERVE_PORT": "2222", "HADAL_SERVE_REPLIES": "4"}
+    read = settings(hadal, "--config", file, environment=environment)
+    assert (read["port"], read["replies"], read["drain"]) == ("2222", "4", "5")
+    read = settings(hadal, "--config", file, "--port", 3333, environment=environment)
+    assert (read["port"], read["replies"], read["drain"]) == ("3333", "4", "5")
+    assert settings(hadal, environment={"HADAL_SERVE_CONFIG": str(file)})["port"] == "1111"
+    file.write_text("[serve]\nport = 1112\n")
+    assert settings(hadal, "--config", file)["port"] == "1112"
+
+
+def test_what_is_printed_can_be_read(hadal, tmp_path):
+    options = ["some/model", "--port", 77, "--stop", "a", "--stop", "b", "--temperature", "0.5", "--weights", "w4", "--log-content"]
+    done = hadal.run("serve", *options, "--print-config")
+    file = tmp_path / "hadal.toml"
+    file.write_text(done.stdout)
+    assert hadal.run("serve", "--config", file, "--print-config").stdout == done.stdout
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("prot = 1\n", "there is no setting 'prot'"),
+        ("[other]\nport = 1\n", "found [other]"),
+        ("port = 99999\n", "port"),
+        ("port = many\n", "port"),
+        ("weights = w5\n", "weights"),
+        ("config = x\n", "there is no setting 'config'"),
+    ],
+)
+def test_a_wrong_setting_is_named(hadal, tmp_path, text, said):
+    file = tmp_path / "hadal.toml"
+    file.write_text(text)
+    problem = settings(hadal, "--config", file, expect=1)
+    assert said in problem and str(file) in problem
+
+
+def test_other_wrong_settings(hadal, tmp_path):
+    assert "there is no setting HADAL_SERVE_PROT" in settings(hadal, environment={"HADAL_SERVE_PROT": "1"}, expect=1)
+    assert "cannot read" in settings(hadal, "--config", tmp_path / "none", expect=1)
+    assert "port" in settings(hadal, environment={"HADAL_SERVE_PORT": "x"}, expect=2)
+
+
+def test_the_sizes_of_requests_are_measured(hadal, model):
+    server = Server(hadal, model)
+    reply = ask(server)[2]
+    counted = metrics_of(server)
+    assert counted["hadal_request_prompt_tokens_sum"] == reply["usage"]["prompt_tokens"]
+    assert counted["hadal_request_reply_tokens_sum"] == 3 and counted['hadal_replies_total{finish="length"}'] == 1
+    assert counted["hadal_log_lines_dropped_total"] == 0
+    assert server.end() == 0
