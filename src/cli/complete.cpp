@@ -32,6 +32,8 @@ Completion complete(Engine& engine, const Tokenizer& tokenizer, const Completion
   request.adapter = asked.adapter;
   request.logprobs = asked.logprobs;
   request.stop_tokens = asked.end_tokens;
+  request.grammar = asked.grammar;
+  if (asked.grammar && asked.prompt.starts_in_reasoning) request.free_until = {reasoning_end(tokenizer)};
   request.on_token = [&](const Token& token) {
     last = Clock::now();
     if (done.tokens.empty()) first = last;

@@ -1,6 +1,7 @@
 // One reply from the engine, as text and as figures.
 #pragma once
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -18,6 +19,7 @@ struct CompletionRequest {
   int64_t keep = -1;  // see Request
   std::shared_ptr<const Adapter> adapter;
   std::vector<int32_t> end_tokens;
+  std::shared_ptr<const Grammar> grammar;  // empty: the reply is free
   std::vector<std::string> stops;
   bool separate_reasoning = true;
 };

@@ -11,6 +11,7 @@
 #include "cli/options.h"
 #include "cli/output.h"
 #include "core/error.h"
+#include "infer/grammar.h"
 #include "infer/model.h"
 
 namespace hadal {
@@ -22,7 +23,16 @@ struct Options : RunOptions {
   std::vector<int32_t> prompt_ids;
   int64_t max_tokens = 512, logprobs = -1;
   bool raw = false, ids = false, json = false;
+  std::string schema_file, grammar_file, regex;
 };
+
+std::optional<ReplyForm> form_of(const Options& options) {
+  using Kind = ReplyForm::Kind;
+  if (!options.schema_file.empty()) return ReplyForm{Kind::json_schema, read_text({{}, options.schema_file})};
+  if (!options.grammar_file.empty()) return ReplyForm{Kind::ebnf, read_text({{}, options.grammar_file})};
+  if (!options.regex.empty()) return ReplyForm{Kind::regex, options.regex};
+  return {};
+}
 
 CompletionRequest request_for(const Options& options, const ModelSource& source, const ModelConfig& config, const Tokenizer& tokenizer) {
   CompletionRequest request;
@@ -94,6 +104,8 @@ void run(const Options& options) {
   const ModelConfig config = options.feeding.masked(source.config());
   const Tokenizer tokenizer = source.tokenizer();
   CompletionRequest request = request_for(options, source, config, tokenizer);
+  Grammars grammars(tokenizer, config.vocab, request.end_tokens);
+  if (const std::optional<ReplyForm> form = form_of(options)) request.grammar = grammars.compile(*form, request.prompt.starts_in_reasoning);
   Model model = load_model(source, config, options.weights, options.drafting);
   EngineOptions engine_options;
   engine_options.cache = options.feeding.cache_for(model);
@@ -140,6 +152,8 @@ void add_generate(CLI::App& app) {
   hadal generate path/to/model --raw -p "def fib(n):" --max-tokens 64 --temperature 0
   hadal generate model.gguf -f question.txt --json
   cat question.txt | hadal generate model.gguf --seed 7
+  hadal generate smollm2 -p "Is the sky blue?" --regex "yes|no"
+  hadal generate smollm2 -p "Invent a person." --json-schema person.schema.json
 
 The prompt goes through the model's chat template, unless it has none or --raw says otherwise: then it is the beginning of a text that the
 model continues. The reply is written to standard output as it comes, figures to standard error. Ctrl-C ends the reply.)");
@@ -160,6 +174,13 @@ model continues. The reply is written to standard output as it comes, figures to
       ->type_name("N");
   command->add_flag("--ids", options->ids, "print the reply as token ids");
   add_adapter(command, options->adapter);
+  const auto add_form = [&](const char* name, std::string& to, const char* what, const char* type) {
+    return command->add_option(name, to, what)->type_name(type)->group("The reply keeps to one of");
+  };
+  CLI::Option* schema = add_form("--json-schema", options->schema_file, "JSON that this schema describes", "FILE");
+  CLI::Option* grammar = add_form("--grammar", options->grammar_file, "the rule `root` of this grammar (EBNF as in GBNF files)", "FILE");
+  add_form("--regex", options->regex, "this regular expression, from beginning to end", "TEXT")->excludes(schema)->excludes(grammar);
+  grammar->excludes(schema);
   add_run(command, *options);
   add_json(command, options->json);
   command->callback([options] { run(*options); });

@@ -47,7 +47,7 @@ void DraftGain::compared(int kind, int64_t tested, int64_t right) {
 
 double DraftGain::chance(int kind) const {
   // Before the first comparisons: a longer agreement is likelier to go on.
-  const double expected = kind < Lookup::kinds ? 0.3 + 0.12 * kind : 0.6, weight = 4;
+  const double expected = kind < Lookup::kinds ? 0.3 + 0.12 * kind : kind == layer_kind ? 0.6 : 0.9, weight = 4;
   return (right_[size_t(kind)] + weight * expected) / (tested_[size_t(kind)] + weight);
 }
 

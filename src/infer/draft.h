@@ -37,7 +37,7 @@ class Lookup {
 // What guesses have been worth in this engine: how often those of each kind hold, and what passes of so many rows cost.
 class DraftGain {
  public:
-  static constexpr int kinds = Lookup::kinds + 1, layer_kind = Lookup::kinds, most_rows = 64;
+  static constexpr int layer_kind = Lookup::kinds, forced_kind = layer_kind + 1, kinds = forced_kind + 1, most_rows = 64;
   explicit DraftGain(double least_gain = 1.03) : least_gain_(least_gain) {}  // how much faster it must promise to be; 0: guess always
   // `right` of the guess's first tokens agreed with the reply, `tested` were compared.
   void compared(int kind, int64_t tested, int64_t right);

@@ -5,6 +5,7 @@
 #include <deque>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -24,6 +25,7 @@ struct Sequence {
   KvRows kv;
   int64_t limit = 0;                 // rows at a time
   int64_t forgotten = 0;             // tokens: row i of kv is that many tokens further on, once it is behind those that were kept
+  std::optional<Matcher> matcher;    // of request.grammar
   Lookup lookup;                     // of prompt and reply, once the prompt is read
   Guess guess;                       // of the tokens behind the reply
   int64_t drafted_rows = 0;          // rows that the draft layer has seen; -1: it sees no more of this sequence
@@ -154,6 +156,8 @@ struct Engine::State {
 
   Guess guess_for(const Sequence& s) const {
     const int64_t most = s.request.max_tokens - int64_t(s.reply.size()) - 1;
+    if (s.matcher)
+      if (Guess forced{s.matcher->forced(std::min(most, Lookup::longest)), DraftGain::forced_kind}; !forced.tokens.empty()) return forced;
     Guess guess = options.drafting == Drafting::mtp ? Guess{} : s.lookup.guess(most);
     if (s.draft < 0 || most < 1) return guess;
     if (!guess.tokens.empty() && gain.chance(guess.kind) >= gain.chance(DraftGain::layer_kind)) return guess;
@@ -208,13 +212,17 @@ struct Engine::State {
   bool advance(Sequence& s, std::span<float> logits, Finish& how) {
     const Request& request = s.request;
     const std::vector<float> unchanged = request.logprobs >= 0 ? std::vector(logits.begin(), logits.end()) : std::vector<float>{};
+    how = Finish::length;
+    if (s.matcher && !s.matcher->mask(logits)) return true;
     Token token{sample(logits, request.sampling, request.prompt, s.reply, request.prompt.size() + s.reply.size()), {}};
     s.reply.push_back(token.id);
     if (options.drafting != Drafting::off) s.lookup.add(token.id);
     how = Finish::stop;
     if (std::ranges::find(request.stop_tokens, token.id) != request.stop_tokens.end()) return true;
     if (request.logprobs >= 0) token.logprobs = logprobs(unchanged, token.id, request.logprobs);
+    if (s.matcher) s.matcher->accept(token.id);
     if (request.on_token && !request.on_token(token)) return true;
+    if (s.matcher && s.matcher->finished()) return true;
     how = Finish::length;
     return int64_t(s.reply.size()) >= request.max_tokens;
   }
@@ -275,6 +283,7 @@ struct Engine::State {
     if (replies_only) gain.layer_passed(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
     for (size_t i = 0; i < replies.size(); ++i) {  // drawn as the token itself will be, from nearly the same logits: mostly the same draw
       Sequence& s = *replies[i];
+      if (s.matcher) s.matcher->mask({logits.row(int64_t(i)), size_t(logits.cols)});
       s.draft = sample({logits.row(int64_t(i)), size_t(logits.cols)}, s.request.sampling, s.request.prompt, s.reply,
                        s.request.prompt.size() + s.reply.size());
     }
@@ -346,6 +355,7 @@ uint64_t Engine::submit(Request request) {
   auto sequence = std::make_unique<Sequence>();
   sequence->limit = shifts ? room : prompt + request.max_tokens;
   sequence->request = std::move(request);
+  if (sequence->request.grammar) sequence->matcher.emplace(sequence->request.grammar, sequence->request.free_until);
   const std::lock_guard lock(state_->mutex);
   sequence->id = state_->next_id++;
   state_->waiting.push_back(std::move(sequence));

@@ -8,6 +8,7 @@
 
 #include "core/dtype.h"
 #include "infer/draft.h"
+#include "infer/grammar.h"
 #include "infer/sampler.h"
 
 namespace hadal {
@@ -26,8 +27,10 @@ struct Request {
   std::vector<int32_t> prompt;  // at least one token
   Sampling sampling;
   int64_t max_tokens = 256;
-  int64_t logprobs = -1;             // how many alternatives to report; -1: none, not even the token's own
-  std::vector<int32_t> stop_tokens;  // end the reply and are not delivered
+  int64_t logprobs = -1;                   // how many alternatives to report; -1: none, not even the token's own
+  std::vector<int32_t> stop_tokens;        // end the reply and are not delivered
+  std::shared_ptr<const Grammar> grammar;  // that the reply keeps to; empty: it is free
+  std::vector<int32_t> free_until;         // see Matcher
   int64_t keep = -1;  // when the context is full, the older half behind the first `keep` tokens is forgotten, if can_shift; -1: the end
   std::shared_ptr<const Adapter> adapter;      // none: the model alone
   std::function<bool(const Token&)> on_token;  // called by step(); return false to stop

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/error.h"
 #include "model/reply.h"
 
 namespace hadal {
@@ -38,6 +39,12 @@ Prompt chat_prompt(const Tokenizer& tokenizer, const ChatTemplate& chat, std::sp
 std::string thinking_variables(const std::string& on_or_off) {
   if (on_or_off.empty()) return "";
   return on_or_off == "on" ? R"({"thinking": true, "enable_thinking": true})" : R"({"thinking": false, "enable_thinking": false})";
+}
+
+int32_t reasoning_end(const Tokenizer& tokenizer) {
+  const std::optional<int32_t> token = tokenizer.find("</think>");
+  if (!token) throw Error("this tokenizer has no token </think>: a reply that starts in reasoning cannot be constrained behind it");
+  return *token;
 }
 
 std::vector<int32_t> end_tokens(const ModelConfig& config, const Tokenizer& tokenizer) {

@@ -26,6 +26,9 @@ Prompt chat_prompt(const Tokenizer& tokenizer, const ChatTemplate& chat, std::sp
 // The variables for models that reason when told to, "on" or "off"; none where nothing is said.
 std::string thinking_variables(const std::string& on_or_off);
 
+// The token behind which the answer begins where the reply starts in reasoning. Error: this tokenizer has none
+int32_t reasoning_end(const Tokenizer& tokenizer);
+
 // Tokens that end a reply: the config's and the tokenizer's.
 std::vector<int32_t> end_tokens(const ModelConfig& config, const Tokenizer& tokenizer);
 
