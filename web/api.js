@@ -96,7 +96,7 @@ export async function* chat(body, signal) {
   const reply = await request("v1/chat/completions", {
     method: "POST",
     headers: { "Content-Type": "application/json" },
-    body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true } }),
+    body: JSON.stringify({ ...body, stream: true, stream_options: { include_usage: true }, return_progress: true }),
     signal,
   });
   let done = false;  // what follows is read too: the connection serves the next request

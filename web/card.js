@@ -1,6 +1,7 @@
 // The model card: what runs on this server, and how a program reaches it.
 import { Failure, getJson } from "./api.js";
 import { byId, copyButton, el } from "./dom.js";
+import { highlight } from "./highlight.js";
 import { locale, t } from "./strings.js";
 
 const number = (value) => value.toLocaleString(locale());
@@ -58,12 +59,16 @@ const section = (key, ...children) => el("section", { class: "figure", "aria-lab
 function example(address, model) {
   const text = `from openai import OpenAI
 
-client = OpenAI(base_url="${address}", api_key="none")
-for chunk in client.chat.completions.create(model="${model}", stream=True,
-                                            messages=[{"role": "user", "content": "Name three rivers."}]):
-    print(chunk.choices[0].delta.content or "", end="")`;
+client = OpenAI(base_url="${address}",
+                api_key="none")
+reply = client.chat.completions.create(
+    model="${model}",
+    messages=[{"role": "user", "content": "Hello"}])
+print(reply.choices[0].message.content)`;
+  const code = el("code");
+  highlight(text, "python", code);
   return el("div", { class: "code" }, el("div", { class: "code-head" }, el("span", {}, "python"), copyButton(t("copy_code"), t("copied"), () => text)),
-    el("pre", { tabindex: "0", role: "region", "aria-label": `${t("code")}: python` }, el("code", {}, text)));
+    el("pre", { tabindex: "0", role: "region", "aria-label": `${t("code")}: python` }, code));
 }
 
 export class Card {
@@ -73,10 +78,12 @@ export class Card {
   }
 
   async show(model) {
+    if (model !== this.model) this.card = null;
     this.model = model;
     this.draw();
+    if (!model) return;
     try {
-      this.card = await getJson("v1/model_card");
+      this.card = await getJson(`v1/model_card?model=${encodeURIComponent(model)}`);
       this.draw();
     } catch (error) {
       if (!(error instanceof Failure)) throw error;

@@ -68,21 +68,23 @@ export class Heat {  // rows of shares in [0, 1], a square each; described(row, 
     this.rows = rows;
     this.columns = Math.max(...rows.map((row) => row.length));
     this.summary = summary;
-    const room = this.node.clientWidth || 600, wide = Math.max(2, Math.min(24, Math.floor(room / this.columns))), high = Math.max(4, Math.min(16, wide));
     const { canvas } = this, scale = window.devicePixelRatio || 1;
-    canvas.width = wide * this.columns * scale;
-    canvas.height = high * rows.length * scale;
-    canvas.style.width = `${Math.min(room, wide * this.columns)}px`;
+    const room = this.node.clientWidth || 600, wide = Math.min(28, room / this.columns), high = Math.max(4, Math.min(14, wide));
+    canvas.width = Math.round(wide * this.columns * scale);
+    canvas.height = Math.round(high * rows.length * scale);
+    canvas.style.width = `${wide * this.columns}px`;
     canvas.style.height = `${high * rows.length}px`;
-    const pen = canvas.getContext("2d"), style = getComputedStyle(canvas), gap = wide > 6 ? 1 : 0;
-    pen.scale(scale, scale);
+    const pen = canvas.getContext("2d"), style = getComputedStyle(canvas), gap = wide > 5 ? Math.round(scale) : 0;
+    const edge = (i, size) => Math.round(i * size * scale);  // whole pixels
+    const fill = (color, alpha, i, k) => {
+      pen.globalAlpha = alpha;
+      pen.fillStyle = color;
+      pen.fillRect(edge(k, wide), edge(i, high), edge(k + 1, wide) - edge(k, wide) - gap, edge(i + 1, high) - edge(i, high) - gap);
+    };
+    const cold = style.getPropertyValue("--cold"), hot = style.getPropertyValue("--hot");
     rows.forEach((row, i) => row.forEach((share, k) => {
-      pen.globalAlpha = 1;
-      pen.fillStyle = style.getPropertyValue("--cold");
-      pen.fillRect(k * wide, i * high, wide - gap, high - gap);
-      pen.globalAlpha = Math.sqrt(share);
-      pen.fillStyle = style.getPropertyValue("--hot");
-      pen.fillRect(k * wide, i * high, wide - gap, high - gap);
+      fill(cold, 1, i, k);
+      fill(hot, Math.sqrt(share), i, k);
     }));
     canvas.setAttribute("aria-label", summary);
     this.say();

@@ -73,10 +73,14 @@ export class Chat {
     return message.role === "user" ? userView(message, all, actions) : assistantView(message, all, this.model(), actions);
   }
 
+  focus() {
+    if (matchMedia("(pointer: fine)").matches) this.input.focus({ preventScroll: true });  // a touch screen would show its keys
+  }
+
   drawSuggestions() {
     byId("welcome-model").textContent = this.model() ? t("welcome_model", this.model()) : "";
     byId("suggestions").replaceChildren(...["suggest_1", "suggest_2", "suggest_3"].map((key) =>
-      el("li", {}, el("button", { type: "button", onclick: () => this.send(t(key)) }, el("span", {}, t(key)), icon("right")))));
+      el("li", {}, el("button", { type: "button", onclick: () => (this.send(t(key)), this.focus()) }, el("span", {}, t(key)), icon("right")))));
   }
 
   sendTyped() {
@@ -109,10 +113,10 @@ export class Chat {
   async answer(question) {
     const talk = this.talk, message = addMessage(talk, question.id, "assistant", "");
     const reply = new Reply(talk, message, this.model(), () => this.onReply(reply));
-    await saveTalk(talk);
-    this.changed(talk.id);
     this.draw();
     this.toEnd();
+    await saveTalk(talk);
+    this.changed(talk.id);
     await reply.run();
     if (reply.failure?.kind === "key" && (await this.askKey(reply.failure.message)) && !replyOf(talk)) {
       delete talk.messages[message.id];
@@ -151,7 +155,7 @@ export class Chat {
     const running = Boolean(replyOf(this.talk)), focused = ["stop", "send"].includes(document.activeElement?.id);
     byId("stop").hidden = !running;
     byId("send").hidden = running;
-    if (focused || document.activeElement === document.body) this.input.focus({ preventScroll: true });
+    if (focused) this.input.focus({ preventScroll: true });
   }
 
   fit() {

@@ -41,7 +41,7 @@ export class Dashboard {
   constructor(askKey) {
     this.askKey = askKey;
     this.looks = [];  // {at, series}
-    this.history = { reply: [], prompt: [], running: [], waiting: [], first: [], between: [], cache: [] };
+    this.history = { reply: [], prompt: [], running: [], waiting: [], first: [], between: [], cache: [], hits: [] };
     this.timer = 0;
     this.open = false;
     document.addEventListener("visibilitychange", () => this.turn());
@@ -110,6 +110,7 @@ export class Dashboard {
     this.push("between", old && quantile(series, old, "hadal_between_tokens_seconds", 0.5));
     const cache = this.cacheOf(series);
     this.push("cache", cache ? cache.used / cache.all : null);
+    this.push("hits", this.hitRate(series));
   }
 
   forget() {
@@ -139,6 +140,7 @@ export class Dashboard {
     const figures = { reply: new Figure(t("reply_speed"), 1), prompt: new Figure(t("prompt_speed"), 1), requests: new Figure(t("requests"), 2),
       first: new Figure(t("first_token"), 1), between: new Figure(t("between_tokens"), 1) };
     if (this.cacheOf(series)) figures.cache = new Figure(t("cache"), 1);
+    if (this.hitRate(series) !== null) figures.hits = new Figure(t("hits"), 1);
     figures.totals = new Figure(t("totals"));
     figures.answers = new Figure(t("answers"));
     const wide = series.has("hadal_expert_tokens_total");
@@ -152,14 +154,14 @@ export class Dashboard {
   }
 
   shapeOf(series) {
-    return `${Boolean(this.cacheOf(series))} ${series.has("hadal_expert_tokens_total")}`;
+    return `${Boolean(this.cacheOf(series))} ${this.hitRate(series) !== null} ${series.has("hadal_expert_tokens_total")}`;
   }
 
   draw() {
     const { series } = this.looks[this.looks.length - 1], { history } = this;
     if (!this.figures || this.shape !== this.shapeOf(series)) this.make(series);
     const { figures } = this, now = (key) => history[key][history[key].length - 1];
-    const show_rate = (figure, key) => figure.show(now(key) === null ? "–" : rate(now(key)), t("tokens_per_second"), "", [history[key]]);
+    const show_rate = (figure, key) => figure.show(now(key) === null ? "–" : rate(now(key)), t("tokens_per_second"), t("peak", rate(Math.max(0, ...history[key]))), [history[key]]);
     show_rate(figures.reply, "reply");
     show_rate(figures.prompt, "prompt");
     const waiting = now("waiting");
@@ -167,11 +169,9 @@ export class Dashboard {
       waiting === null ? "" : `${number(waiting)} ${t("waiting_short")}`, [history.running, history.waiting]);
     this.drawTimes(figures.first, "hadal_first_token_seconds", history.first);
     this.drawTimes(figures.between, "hadal_between_tokens_seconds", history.between);
-    const cache = this.cacheOf(series), hit = this.hitRate(series);
-    if (cache) {
-      const words = [t("cache_used", number(cache.used), number(cache.all)), hit === null ? "" : `${t("hit_rate")}: ${percent(hit)}`];
-      figures.cache.show(percent(cache.used / cache.all), "", words.filter(Boolean).join(" · "), [history.cache]);
-    }
+    const cache = this.cacheOf(series);
+    if (cache) figures.cache.show(percent(cache.used / cache.all), "", t("cache_used", number(cache.used), number(cache.all)), [history.cache]);
+    if (figures.hits) figures.hits.show(percent(this.hitRate(series)), "", t("hits_note"), [history.hits]);
     const prompt = total(series, "hadal_prompt_tokens_total") ?? 0, reply = replyTokens(series) ?? 0;
     figures.totals.show(number(prompt + reply), "", `${number(prompt)} ${t("in_prompts")} · ${number(reply)} ${t("in_replies")}`);
     this.drawAnswers(series);

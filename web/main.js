@@ -3,7 +3,7 @@ import { Failure, getJson } from "./api.js";
 import { Card } from "./card.js";
 import { Chat } from "./chat.js";
 import { Dashboard } from "./dashboard.js";
-import { byId, setIcon, toast } from "./dom.js";
+import { byId, el, setIcon, toast } from "./dom.js";
 import { replyOf } from "./reply.js";
 import { askKey, makeSettings } from "./settings.js";
 import { keep, kept } from "./settings_store.js";
@@ -90,7 +90,11 @@ function speak(chosen) {
 
 async function learnModel() {
   try {
-    model = (await getJson("v1/models")).data[0].id;
+    const names = (await getJson("v1/models")).data.map(({ id }) => id);
+    model = names.includes(kept("model")) ? kept("model") : names[0];
+    byId("models").replaceChildren(...names.map((name) => el("option", { selected: name === model }, name)));
+    byId("models").hidden = names.length < 2;
+    byId("model-name").hidden = names.length > 1;
   } catch (error) {
     if (!(error instanceof Failure)) throw error;
     if (error.kind === "key" && (await askKey())) return learnModel();
@@ -98,7 +102,15 @@ async function learnModel() {
   }
   byId("model-name").textContent = model;
   chat.drawSuggestions();
+  if (shown() === "model") card.show(model);
 }
+
+byId("models").addEventListener("change", ({ target }) => {
+  model = target.value;
+  keep("model", model);
+  chat.drawSuggestions();
+  if (shown() === "model") card.show(model);
+});
 
 for (const button of document.querySelectorAll("[data-icon]")) setIcon(button, button.dataset.icon);
 byId("new-talk").addEventListener("click", () => {
@@ -159,5 +171,6 @@ const can_keep = await openTalks((id) => {
 });
 if (!can_keep) toast(t("error_storage"));
 go();
+if (shown() === "chat") chat.focus();
 await learnModel();
 document.documentElement.dataset.ready = "true";

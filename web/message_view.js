@@ -24,7 +24,7 @@ function branches(all, message, go) {
 function noteOf(message, retry) {
   if (message.error) {
     return el("div", { class: "problem", role: "alert" }, icon("alert"), el("span", {}, message.error),
-      el("button", { type: "button", class: "retry-problem", onclick: retry }, t("retry")));
+      el("button", { type: "button", class: "retry-problem", "data-do": "retry", onclick: retry }, t("retry")));
   }
   if (message.note === "cut") return el("p", { class: "note quiet" }, t("cut"));
   if (message.note === "stopped") return el("p", { class: "note quiet" }, t("stopped"));
@@ -32,7 +32,7 @@ function noteOf(message, retry) {
 }
 
 function thoughtsOf(message, thinking) {
-  const label = thinking ? t("thinking") : message.thought !== undefined ? t("thought", number(message.thought, message.thought < 10 ? 1 : 0)) : t("thoughts");
+  const label = thinking ? t("thinking") : message.thought >= 0.1 ? t("thought", number(message.thought, message.thought < 10 ? 1 : 0)) : t("thoughts");
   return { summary: label, text: message.reasoning };
 }
 
@@ -93,7 +93,7 @@ export function assistantView(message, all, name, actions) {
   if (note) body.append(note);
   const copy = message.content && copyButton(t("copy"), t("copied"), () => message.content);
   view.append(el("div", { class: "tools" }, branches(all, message, actions.go), copy || null,
-    iconButton("retry", t("retry"), () => actions.retry(message), { "data-do": "retry" }), statsOf(message)));
+    message.error ? null : iconButton("retry", t("retry"), () => actions.retry(message), { "data-do": "retry" }), statsOf(message)));
   return view;
 }
 

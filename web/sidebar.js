@@ -26,7 +26,10 @@ export class Sidebar {
       day = its;
       items.push(this.item(talk));
     }
+    const focused = list.contains(document.activeElement) ? document.activeElement : null;
+    const selector = focused && `[data-id="${focused.closest("li").dataset.id}"] ${focused.dataset.do ? `[data-do=${focused.dataset.do}]` : "a"}`;
     list.replaceChildren(...items);
+    if (selector) list.querySelector(selector)?.focus({ preventScroll: true });
     byId("no-talks").hidden = talks.length > 0;
   }
 

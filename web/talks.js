@@ -17,13 +17,27 @@ async function open() {
   return wait(request);
 }
 
-const store = (mode) => database.transaction("talks", mode).objectStore("talks");
+function settled(transaction) {  // what it wrote is there after a reload
+  return new Promise((resolve, reject) => {
+    transaction.oncomplete = resolve;
+    transaction.onabort = transaction.onerror = () => reject(transaction.error);
+  });
+}
+
+function write(change) {
+  if (!database) return Promise.resolve();
+  const transaction = database.transaction("talks", "readwrite");
+  change(transaction.objectStore("talks"));
+  return settled(transaction).catch(() => {});  // no room left: the talk lasts as long as the page
+}
+
+const store = () => database.transaction("talks", "readonly").objectStore("talks");
 
 // False: nothing can be kept. changed(id): another tab wrote or removed it.
 export async function openTalks(changed) {
   try {
     database = await open();
-    for (const talk of await wait(store("readonly").getAll())) {
+    for (const talk of await wait(store().getAll())) {
       const sound = soundTalk(talk);
       if (sound) talks.set(sound.id, sound);
     }
@@ -33,7 +47,7 @@ export async function openTalks(changed) {
   }
   if (others) {
     others.onmessage = async ({ data: id }) => {
-      const talk = soundTalk(await wait(store("readonly").get(String(id))));
+      const talk = soundTalk(await wait(store().get(String(id))));
       if (talk) talks.set(talk.id, talk);
       else talks.delete(id);
       changed(id);
@@ -49,13 +63,13 @@ export async function saveTalk(talk) {
 
 export async function putTalk(talk) {
   talks.set(talk.id, talk);
-  if (database) await wait(store("readwrite").put(talk)).catch(() => {});
+  await write((all) => all.put(talk));
   others?.postMessage(talk.id);
 }
 
 export async function removeTalk(id) {
   talks.delete(id);
-  if (database) await wait(store("readwrite").delete(id)).catch(() => {});
+  await write((all) => all.delete(id));
   others?.postMessage(id);
 }
 
