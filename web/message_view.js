@@ -23,7 +23,7 @@ function branches(all, message, go) {
 
 function noteOf(message, retry) {
   if (message.error) {
-    return el("div", { class: "problem", role: "alert" }, icon("alert"), el("span", {}, message.error),
+    return el("div", { class: "problem" }, icon("alert"), el("span", {}, message.error),
       el("button", { type: "button", class: "retry-problem", "data-do": "retry", onclick: retry }, t("retry")));
   }
   if (message.note === "cut") return el("p", { class: "note quiet" }, t("cut"));

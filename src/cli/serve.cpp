@@ -153,7 +153,7 @@ void add_serve(CLI::App& app) {
   curl http://127.0.0.1:8080/v1/chat/completions -d '{"messages": [{"role": "user", "content": "Name three rivers."}]}'
 
 POST /v1/chat/completions, /v1/completions, /tokenize, /detokenize, /apply-template; GET /v1/models, /health, /ready,
-/version, /metrics (Prometheus).
+/version, /metrics (Prometheus). In a browser, / is a page: chat, dashboard, the model.
 Replies of all clients are computed together. SIGTERM or Ctrl-C finishes what is running first. SIGHUP reads the keys and opens the
 log again. With --keys or HADAL_API_KEY whoever asks needs a key, but for /health, /ready, /version and /metrics.
 A setting comes from its flag, else from HADAL_SERVE_... in the environment, else from the file, else it is the default.)");

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import subprocess
 import urllib.error
 import urllib.request
 
@@ -217,10 +218,11 @@ def test_markdown(visit):
 RANDOM_MARKDOWN = r"""
 async () => {
   const { renderMarkdown, GrowingMarkdown } = await import("./markdown.js");
+  const { highlight } = await import("./highlight.js");
   let state = 12345;
   const random = (n) => (state = (Math.imul(state, 1103515245) + 12345) >>> 0, (state >>> 8) % n);
   const bits = ["*", "**", "_", "~~", "`", "```", "\n", "\n\n", "- ", "1. ", "> ", "# ", "| a | b |\n|---|---|\n", "|", "[", "](", ")", "![", "http://", "https://a.b/c", "$", "$$",
-    "\\(", "\\)", "\\[", "\\", "<", ">", "<b>", "word ", "字", "  ", "    ", "\t", "\r\n", "---\n", "~~~", "\u0000", "\ud800", "\u202e", "😀", "javascript:", "&lt;", "[x] "];
+    "\\(", "\\)", "\\[", "\\", "\"", "'", "//", "/*", "#", "0x1f", "if(", "<", ">", "<b>", "word ", "字", "  ", "    ", "\t", "\r\n", "---\n", "~~~", "\u0000", "\ud800", "\u202e", "😀", "javascript:", "&lt;", "[x] "];
   const depth = (node) => node.childElementCount ? 1 + Math.max(...[...node.children].map(depth)) : 1;
   let deepest = 0;
   for (let round = 0; round < 400; ++round) {
@@ -232,6 +234,11 @@ async () => {
     if (grown.node.innerHTML !== whole.innerHTML) throw new Error("grown is not whole: " + JSON.stringify(text));
     if (whole.querySelector("script, img, iframe, style, b")) throw new Error("markup came through: " + JSON.stringify(text));
     deepest = Math.max(deepest, depth(whole));
+    for (const language of ["cpp", "python", "js", "json", "bash", "html", "css", "yaml", "sql", "diff", "rust", "", "constructor", "toString"]) {
+      const code = document.createElement("code");
+      highlight(text, language, code);
+      if (code.textContent !== text) throw new Error(language + " lost something: " + JSON.stringify(text));
+    }
   }
   return deepest;
 }
@@ -597,3 +604,17 @@ def test_the_theme_is_chosen(visit):
     assert background() == dark
     page.get_by_role("button", name="Theme: dark").click()
     assert background() == light
+
+
+if "HADAL_PICTURE" in os.environ:  # README's, of the default model
+
+    def test_the_picture(hadal, visit):
+        model = subprocess.run([pathlib.Path(__file__).parents[2] / "script" / "model"], capture_output=True, text=True, check=True).stdout.strip()
+        server = Server(hadal, model, name="smollm2")
+        page = visit(base=server.base, sampling={"temperature": "0"}, viewport={"width": 1000, "height": 640})
+        say(page, "What is the capital of France?")
+        say(page, "Write a Python function that reverses a string.")
+        page.mouse.move(0, 0)
+        page.wait_for_timeout(300)
+        page.screenshot(path=os.environ["HADAL_PICTURE"])
+        assert server.end() == 0

@@ -23,8 +23,8 @@ ALWAYS_A, NEVER_END = {"65": 100}, {"299": -100}
 
 
 class Server:
-    def __init__(self, hadal, model, *options, environment=()):
-        arguments = [hadal.program, "serve", model, "--port", 0, "--name", "tiny", *options]
+    def __init__(self, hadal, model, *options, name="tiny", environment=()):
+        arguments = [hadal.program, "serve", model, "--port", 0, "--name", name, *options]
         self.process = subprocess.Popen(
             list(map(str, arguments)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ) | dict(environment)
         )
