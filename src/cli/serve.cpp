@@ -25,6 +25,8 @@ namespace {
 struct Options : RunOptions {
   std::string model = "smollm2", host = "127.0.0.1", name;
   uint16_t port = 8080;
+  std::vector<std::string> adapters;
+  std::string adapter_folder;
   int64_t replies = 8, most_requests = 256, drain = 30;
   GateOptions gate;
   HttpLimits limits;
@@ -70,6 +72,12 @@ std::string name_of(const Options& options, const ModelSource& source) {
   return last.empty() ? source.path().parent_path().filename().string() : last;
 }
 
+std::pair<std::string, std::filesystem::path> split_at_equals(const std::string& option, const std::string& text) {
+  const size_t equals = text.find('=');
+  if (equals == 0 || equals == text.npos || equals + 1 == text.size()) throw Error("{} {}: expected NAME=FOLDER", option, text);
+  return {text.substr(0, equals), text.substr(equals + 1)};
+}
+
 void run(const Options& options, const std::string& version) {
   const ModelSource source = open_model(options.model);
   ServiceOptions service_options;
@@ -81,6 +89,8 @@ void run(const Options& options, const std::string& version) {
   service_options.sampling = sampling_for(options.sampling, source.path());
   service_options.stops = options.sampling.stop;
   service_options.most_requests = options.most_requests;
+  for (const std::string& adapter : options.adapters) service_options.adapters.push_back(split_at_equals("--adapter", adapter));
+  service_options.adapter_folder = options.adapter_folder;
   const ModelConfig config = options.feeding.masked(source.config());
   service_options.sampling.check(config.vocab);
   std::signal(SIGPIPE, SIG_IGN);  // a log's reader that goes away ends no server
@@ -154,6 +164,7 @@ void add_serve(CLI::App& app) {
 
 POST /v1/chat/completions, /v1/completions, /tokenize, /detokenize, /apply-template; GET /v1/models, /health, /ready,
 /version, /metrics (Prometheus). In a browser, / is a page: chat, dashboard, the model.
+With --adapter-folder: POST /v1/load_lora_adapter, /v1/unload_lora_adapter.
 Replies of all clients are computed together. SIGTERM or Ctrl-C finishes what is running first. SIGHUP reads the keys and opens the
 log again. With --keys or HADAL_API_KEY whoever asks needs a key, but for /health, /ready, /version and /metrics.
 A setting comes from its flag, else from HADAL_SERVE_... in the environment, else from the file, else it is the default.)");
@@ -175,6 +186,13 @@ A setting comes from its flag, else from HADAL_SERVE_... in the environment, els
       ->check(CLI::Range(int64_t(0), int64_t(86400)))
       ->type_name("SECONDS")
       ->capture_default_str();
+  command->add_option("--adapter", options->adapters, "a LoRA adapter of the model, and what clients call it; may be given again")
+      ->type_name("NAME=FOLDER");
+  command
+      ->add_option("--adapter-folder", options->adapter_folder,
+                   "clients may load, swap and remove adapters, from within this folder; with "
+                   "keys, those that `hadal keys add --admin` made")
+      ->type_name("FOLDER");
   add_access(command, *options);
   add_limits(command, *options);
   add_run(command, *options);

@@ -1,7 +1,6 @@
 #include "infer/adapter.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -11,6 +10,7 @@
 #include <span>
 
 #include "core/error.h"
+#include "core/random.h"
 #include "model/adapter_config.h"
 #include "model/safetensors.h"
 #include "model/torch_bin.h"
@@ -44,22 +44,33 @@ std::string read_file(const fs::path& path) {
   return bytes;
 }
 
+uint64_t fingerprint(std::string_view bytes, uint64_t seed) {
+  uint64_t word = 0, hash = mix_bits(seed ^ bytes.size());
+  for (size_t i = 0; i < bytes.size(); i += sizeof word) {
+    word = 0;
+    std::memcpy(&word, bytes.data() + i, std::min(sizeof word, bytes.size() - i));
+    hash = mix_bits(hash ^ word);
+  }
+  return hash;
+}
+
 class Loader {
  public:
   Loader(const Model& model, const fs::path& folder) : model_(model), weights_(model.params) {
     const fs::path settings = folder / "adapter_config.json";
-    config_ = parse_adapter_config(read_file(settings), settings.string());
+    const std::string config = read_file(settings);
+    config_ = parse_adapter_config(config, settings.string());
     fs::path tensors = folder / "adapter_model.safetensors";
     std::error_code ignored;
     if (const fs::path old = folder / "adapter_model.bin"; !fs::exists(tensors, ignored) && fs::exists(old, ignored)) tensors = old;
     where_ = tensors.string();
     bytes_ = read_file(tensors);
+    generation_ = std::max<uint64_t>(1, fingerprint(bytes_, fingerprint(config, 0)));
     const std::span<const std::byte> bytes = std::as_bytes(std::span(bytes_));
     tensors_ = tensors.extension() == ".bin" ? parse_torch_bin(bytes, where_) : parse_safetensors(bytes, where_);
   }
 
   std::shared_ptr<const Adapter> load(std::string name) {
-    static std::atomic<uint64_t> next{1};
     int64_t most = 0;
     for (const auto& [tensor, stored] : tensors_) {
       if (!stored.strides.empty()) throw Error("{}: {}: expected a tensor without gaps", where_, tensor);
@@ -69,7 +80,7 @@ class Loader {
     }
     auto adapter = std::make_shared<Adapter>();
     adapter->name = std::move(name);
-    adapter->generation = next++;
+    adapter->generation = generation_;
     adapter->base = model_.params.embed.data;
     adapter->params = make_params<LowRank>(model_.config);
     adapter->values.reserve(size_t(most));
@@ -236,6 +247,7 @@ class Loader {
   AdapterConfig config_;
   std::string where_;
   std::string bytes_;
+  uint64_t generation_ = 0;
   std::map<std::string, StoredTensor> tensors_;
   std::map<std::string, Pair> pairs_;  // by module, those that nothing has asked for yet
 };

@@ -16,13 +16,13 @@ namespace hadal {
 
 struct Adapter {  // immutable after loading; the requests that run with it keep it alive, and it needs its model
   std::string name;
-  uint64_t generation =
-      0;  // of no other adapter of this process, 0 of none: what was computed with it is not to be mixed with anything else
+  uint64_t generation = 0;  // made of its files' bytes, never 0: what was computed with it is of use to the same generation only
   int64_t matrices = 0, largest_rank = 0;
-  bool has_experts = false;  // products of routed experts
-  Params<LowRank> params;    // empty where it adds nothing
-  std::vector<float> values;
+  bool has_experts = false;                                 // products of routed experts
+  Params<LowRank> params;                                   // empty where it adds nothing
   std::unordered_map<const std::byte*, LowRank> by_weight;  // by the bytes of the matrix that it stands beside
+  std::vector<float> values;
+  const std::byte* base = nullptr;  // bytes of the model that it was loaded for
 
   LowRank beside(const Weight& w) const {
     const auto at = by_weight.find(w.data);
@@ -32,7 +32,6 @@ struct Adapter {  // immutable after loading; the requests that run with it keep
     return std::get<Moe<LowRank>>(params.blocks[size_t(layer)].ffn).experts[size_t(e)];
   }
   bool belongs_to(const Model& model) const { return base == model.params.embed.data; }
-  const std::byte* base = nullptr;
   int64_t bytes() const { return int64_t(values.size() * sizeof(float)); }
 };
 

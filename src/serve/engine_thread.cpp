@@ -1,10 +1,46 @@
 #include "serve/engine_thread.h"
 
+#include <cstdint>
 #include <utility>
 
 #include "core/error.h"
 
 namespace hadal {
+namespace {
+
+// Engines of one process share its threads: they step one at a time, in the order in which they asked.
+class Turns {
+ public:
+  void take() {
+    std::unique_lock lock(mutex_);
+    const uint64_t mine = next_++;
+    changed_.wait(lock, [&] { return now_ == mine; });
+  }
+  void give() {
+    {
+      const std::lock_guard lock(mutex_);
+      ++now_;
+    }
+    changed_.notify_all();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  uint64_t next_ = 0, now_ = 0;
+};
+
+Turns& turns() {
+  static Turns all;
+  return all;
+}
+
+struct Turn {
+  Turn() { turns().take(); }
+  ~Turn() { turns().give(); }
+};
+
+}  // namespace
 
 EngineThread::EngineThread(const Model& model, const EngineOptions& options, std::function<void(const std::string&)> failed)
     : engine_(model, options), failed_(std::move(failed)), thread_([this] { run(); }) {}
@@ -37,12 +73,17 @@ void EngineThread::wake() {
   changed_.notify_one();
 }
 
+bool EngineThread::step() {
+  const Turn turn;
+  return engine_.step();
+}
+
 void EngineThread::run() try {
   std::unique_lock lock(mutex_);
   while (!stop_) {
     news_ = false;
     lock.unlock();
-    const bool more = engine_.step();
+    const bool more = step();
     lock.lock();
     if (!more) changed_.wait(lock, [this] { return news_ || stop_; });
   }

@@ -22,6 +22,7 @@ class EngineThread {
 
  private:
   void run();
+  bool step();  // in this engine's turn
   void wake();
 
   Engine engine_;

@@ -49,8 +49,10 @@ Message read_message(const Field& entry) {
   return message;
 }
 
-Json model_object(const std::string& id, int64_t created, int64_t context) {
-  return {{"id", id}, {"object", "model"}, {"created", created}, {"owned_by", "hadal"}, {"max_model_len", context}};
+Json model_object(const ModelEntry& model) {
+  Json json{{"id", model.id}, {"object", "model"}, {"created", model.created}, {"owned_by", "hadal"}, {"max_model_len", model.context}};
+  if (!model.parent.empty()) json["parent"] = model.parent;
+  return json;
 }
 
 }  // namespace
@@ -144,10 +146,21 @@ std::string parse_text(const std::string& body) {
 
 std::vector<int32_t> parse_tokens(const std::string& body) { return Field::of_body(body)["tokens"].tokens(); }
 
-std::string model_json(const std::string& id, int64_t created, int64_t context) { return to_text(model_object(id, created, context)); }
+AdapterCall parse_adapter_call(const std::string& text) {
+  const Field body = Field::of_body(text);
+  const std::string name = body["lora_name"].text();
+  if (name.empty() || name.size() > 200) body["lora_name"].fail("a name of 1 to 200 bytes");
+  AdapterCall call{name, ""};
+  body["lora_path"].read(call.path);
+  return call;
+}
 
-std::string models_json(const std::string& id, int64_t created, int64_t context) {
-  return to_text(Json{{"object", "list"}, {"data", Json::array({model_object(id, created, context)})}});
+std::string model_json(const ModelEntry& model) { return to_text(model_object(model)); }
+
+std::string models_json(const std::vector<ModelEntry>& models) {
+  Json list = Json::array();
+  for (const ModelEntry& model : models) list.push_back(model_object(model));
+  return to_text(Json{{"object", "list"}, {"data", std::move(list)}});
 }
 
 }  // namespace hadal

@@ -22,7 +22,17 @@ std::vector<Message> parse_messages(const std::string& body);
 std::string parse_text(const std::string& body);             // of {"content": ...} or {"prompt": ...}
 std::vector<int32_t> parse_tokens(const std::string& body);  // of {"tokens": [...]}
 
-std::string model_json(const std::string& id, int64_t created, int64_t context);
-std::string models_json(const std::string& id, int64_t created, int64_t context);
+struct AdapterCall {  // as vLLM has it
+  std::string name, path;
+};
+AdapterCall parse_adapter_call(const std::string& body);
+
+struct ModelEntry {
+  std::string id;
+  int64_t created, context;
+  std::string parent;  // of an adapter: its model; empty: it is a model itself
+};
+std::string model_json(const ModelEntry& model);
+std::string models_json(const std::vector<ModelEntry>& models);
 
 }  // namespace hadal

@@ -29,6 +29,12 @@ void refuse_what_is_missing(const Call& call) {
   refuse(call.guided_grammar, "guided_grammar", "guided replies are");
 }
 
+std::string names_of(const std::vector<ModelEntry>& models) {
+  std::string names;
+  for (const ModelEntry& model : models) names += (names.empty() ? "" : "', '") + model.id;
+  return names;
+}
+
 }  // namespace
 
 Service::Service(ServiceOptions options, Tokenizer tokenizer, std::optional<ChatTemplate> chat_template, const Model& model,
@@ -41,13 +47,21 @@ Service::Service(ServiceOptions options, Tokenizer tokenizer, std::optional<Chat
       created_(now()),
       gate_(options_.gate, metrics_),
       engine_(model, engine, std::move(failed)),
-      card_(model_card_json({options_.name, options_.version, chat_template_.has_value()}, model, engine, engine_.cache_rows())) {}
+      card_(model_card_json({options_.name, options_.version, chat_template_.has_value()}, model, engine, engine_.cache_rows())),
+      adapters_(model) {
+  for (const auto& [name, folder] : options_.adapters) {
+    if (name == options_.name || adapters_.find(name)) throw Error("two models or adapters are called {}", name);
+    adapters_.put(name, folder);
+  }
+}
 
 const Service::Route Service::routes[] = {
     {"POST", "/v1/chat/completions", &Service::complete<openai_chat>},
     {"POST", "/v1/completions", &Service::complete<openai_text>},
     {"GET", "/v1/models", &Service::models},
     {"GET", "/v1/model_card", &Service::model_card},
+    {"POST", "/v1/load_lora_adapter", &Service::load_adapter},
+    {"POST", "/v1/unload_lora_adapter", &Service::unload_adapter},
     {"POST", "/tokenize", &Service::tokenize},
     {"POST", "/detokenize", &Service::detokenize},
     {"POST", "/apply-template", &Service::apply_template},
@@ -63,9 +77,8 @@ void Service::handle(HttpCall call, const std::shared_ptr<HttpReply>& to) {
   try {
     if (call.refusal != 0) throw ApiError(call.refusal, call.body);
     std::string allowed;
-    const std::string one_model = "/v1/models/" + options_.name;
     for (const Route& route : routes) {
-      if (call.path != route.path && !(route.answer == &Service::models && call.path == one_model)) continue;
+      if (call.path != route.path && !(route.answer == &Service::models && call.path.starts_with("/v1/models/"))) continue;
       if (call.method == route.method) {
         if (call.method != "GET" || call.path.starts_with("/v1/")) gate_.check_key(call);
         return (this->*route.answer)(call, reply);
@@ -85,9 +98,10 @@ void Service::handle(HttpCall call, const std::shared_ptr<HttpReply>& to) {
   }
 }
 
-void Service::check_model(const std::string& name) const {
-  if (name.empty() || name == options_.name) return;
-  throw ApiError(404, fmt::format("model: there is no '{}' here, only '{}'", name, options_.name), "model", "model_not_found");
+std::shared_ptr<const Adapter> Service::check_model(const std::string& name) const {
+  if (name.empty() || name == options_.name) return nullptr;
+  if (auto adapter = adapters_.find(name)) return adapter;
+  throw ApiError(404, fmt::format("model: there is no '{}' here, only '{}'", name, names_of(all_models())), "model", "model_not_found");
 }
 
 const ChatTemplate& Service::chat_template() const {
@@ -110,8 +124,9 @@ std::vector<Prompt> Service::prompts_of(const Call& call) const {
 }
 
 void Service::start(const HttpCall& from, const Call& call, const Dialect& dialect, const std::shared_ptr<HttpReply>& reply) {
-  check_model(call.model);
-  gate_.check_model(from, options_.name);
+  const std::shared_ptr<const Adapter> adapter = check_model(call.model);
+  const std::string& name = adapter ? adapter->name : options_.name;
+  gate_.check_model(from, name);
   gate_.set_deadline(from, call.timeout);
   refuse_what_is_missing(call);
   if (draining_) throw ApiError(503, "the server is shutting down");
@@ -123,12 +138,12 @@ void Service::start(const HttpCall& from, const Call& call, const Dialect& diale
   int64_t prompt_tokens = 0;
   for (const Prompt& prompt : prompts) prompt_tokens += int64_t(prompt.tokens.size());
   Visit& visit = *from.visit;
-  visit.model = options_.name;
+  visit.model = name;
   if (options_.gate.log_content) visit.asked = from.body;
   std::vector<std::string> stops = call.stops;
   stops.insert(stops.end(), options_.stops.begin(), options_.stops.end());
   const auto job = std::make_shared<Job>(JobContext{tokenizer_, metrics_, requests_, options_.gate.log_content}, call, dialect.chat,
-                                         dialect.format(call, {options_.name, now(), tokenizer_}), prompts, stops, from.visit, reply);
+                                         dialect.format(call, {name, now(), tokenizer_}), prompts, stops, from.visit, reply);
   std::vector<Request> requests;
   for (int64_t i = 0; i < count; ++i) {
     Request request;
@@ -138,6 +153,7 @@ void Service::start(const HttpCall& from, const Call& call, const Dialect& diale
     request.max_tokens = call.max_tokens > 0 ? call.max_tokens : room();
     request.logprobs = call.logprobs;
     request.stop_tokens = end_tokens_;
+    request.adapter = adapter;
     job->attach(i, request);
     engine_.check(request);
     requests.push_back(std::move(request));
@@ -158,8 +174,46 @@ void Service::start(const HttpCall& from, const Call& call, const Dialect& diale
 }
 
 void Service::models(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {
-  const bool all = call.path == "/v1/models";
-  answer(reply, 200, all ? models_json(options_.name, created_, room()) : model_json(options_.name, created_, room()));
+  const std::vector<ModelEntry> all = all_models();
+  if (call.path == "/v1/models") return answer(reply, 200, models_json(all));
+  const std::string name = call.path.substr(std::string_view("/v1/models/").size());
+  const auto one = std::ranges::find(all, name, &ModelEntry::id);
+  if (one == all.end()) throw ApiError(404, fmt::format("there is no model '{}' here", name), "model", "model_not_found");
+  answer(reply, 200, model_json(*one));
+}
+
+std::vector<ModelEntry> Service::all_models() const {
+  std::vector<ModelEntry> all{{options_.name, created_, room(), ""}};
+  for (const auto& [name, entry] : adapters_.all()) all.push_back({name, entry.created, room(), options_.name});
+  return all;
+}
+
+void Service::check_may_change_adapters(const HttpCall& call) const {
+  gate_.check_admin(call);
+  if (options_.adapter_folder.empty())
+    throw ApiError(403, "adapters cannot be changed here: the server was started without --adapter-folder", "", "not_admin");
+}
+
+void Service::load_adapter(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {
+  check_may_change_adapters(call);
+  const AdapterCall asked = parse_adapter_call(call.body);
+  if (asked.name == options_.name) throw ApiError(400, fmt::format("lora_name: '{}' is the model itself", asked.name), "lora_name");
+  if (asked.path.empty()) throw ApiError(400, "lora_path: expected a folder, found nothing", "lora_path");
+  const std::string name = asked.name;
+  adapters_.load(name, path_within(options_.adapter_folder, asked.path), [this, name, reply](const std::string& problem) {
+    if (problem.empty())
+      reply->send(200, "text/plain", fmt::format("Success: LoRA adapter '{}' added successfully.", name));
+    else
+      answer(reply, 400, openai_error(ApiError(400, problem, "lora_path")));
+  });
+}
+
+void Service::unload_adapter(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {
+  check_may_change_adapters(call);
+  const AdapterCall asked = parse_adapter_call(call.body);
+  if (!adapters_.remove(asked.name))
+    throw ApiError(404, fmt::format("lora_name: there is no adapter '{}' here", asked.name), "lora_name", "model_not_found");
+  reply->send(200, "text/plain", fmt::format("Success: LoRA adapter '{}' removed successfully.", asked.name));
 }
 
 void Service::model_card(const HttpCall&, const std::shared_ptr<HttpReply>& reply) { answer(reply, 200, card_); }

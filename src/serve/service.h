@@ -1,14 +1,18 @@
 // What the server answers: routes, and replies on their way from the engine to a client.
 #pragma once
 #include <atomic>
+#include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "model/chat_template.h"
 #include "model/prompt.h"
 #include "model/tokenizer.h"
+#include "serve/adapter_shelf.h"
 #include "serve/dialect.h"
 #include "serve/engine_thread.h"
 #include "serve/gate.h"
@@ -17,6 +21,8 @@
 
 namespace hadal {
 
+struct ModelEntry;
+
 struct ServiceOptions {
   std::string name;                // of the model, as clients call it
   std::string version;             // of the program
@@ -24,6 +30,9 @@ struct ServiceOptions {
   std::vector<std::string> stops;  // of every reply, beside those of its request
   Sampling sampling;               // for what a request leaves open; its seed counts up
   int64_t most_requests = 256;     // running and waiting together; more are told to come back
+  // Adapters at the start, name and folder. adapter_folder: whence clients may load others; empty: they may not change any
+  std::vector<std::pair<std::string, std::filesystem::path>> adapters;
+  std::filesystem::path adapter_folder;
 };
 
 class Service {
@@ -50,6 +59,8 @@ class Service {
   }
   void models(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void model_card(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
+  void load_adapter(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
+  void unload_adapter(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void tokenize(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void detokenize(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void apply_template(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
@@ -60,7 +71,10 @@ class Service {
 
   void answer(const std::shared_ptr<HttpReply>& reply, int status, std::string json, HttpHeaders headers = {});
 
-  void check_model(const std::string& name) const;
+  std::shared_ptr<const Adapter> check_model(
+      const std::string& name) const;                          // the adapter of that name; none: the model itself. ApiError 404
+  void check_may_change_adapters(const HttpCall& call) const;  // ApiError 403
+  std::vector<ModelEntry> all_models() const;
   const ChatTemplate& chat_template() const;
   std::vector<Prompt> prompts_of(const Call& call) const;
   void start(const HttpCall& from, const Call& call, const Dialect& dialect, const std::shared_ptr<HttpReply>& reply);
@@ -78,6 +92,7 @@ class Service {
   std::atomic<uint64_t> started_{0};  // replies without a seed of their own
   EngineThread engine_;               // ends first: its requests point here
   const std::string card_;            // JSON
+  AdapterShelf adapters_;             // its thread answers calls
 };
 
 }  // namespace hadal

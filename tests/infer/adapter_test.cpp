@@ -132,13 +132,16 @@ TEST(Adapter, LivesAsLongAsItsRequests) {
   EXPECT_EQ(again.logprobs, before.logprobs) << "the whole reply is of the version that it began with";
 }
 
-TEST(Adapter, HasAGenerationOfItsOwnAndOneModel) {
+TEST(Adapter, HasAGenerationOfItsContentAndOneModel) {
   const ModelConfig config = small_configs()[0].config;
   const Model model = random_model(config, DType::f32, 1), twin = random_model(config, DType::f32, 1);
   const fs::path folder = write_adapter(config, "own", 4, 1);
-  const auto one = load_adapter(model, folder, "own"), two = load_adapter(model, folder, "own");
+  const auto one = load_adapter(model, folder, "own"), again = load_adapter(model, folder, "other name");
   EXPECT_NE(one->generation, 0u);
-  EXPECT_NE(one->generation, two->generation);
+  EXPECT_EQ(one->generation, again->generation);
+  EXPECT_NE(one->generation, load_adapter(model, write_adapter(config, "own_2", 4, 2), "own")->generation);
+  std::ofstream(folder / "adapter_config.json") << R"({"peft_type": "LORA", "r": 4, "lora_alpha": 5})";
+  EXPECT_NE(one->generation, load_adapter(model, folder, "own")->generation) << "another scale";
   EXPECT_EQ(one->matrices, 15);  // 7 of each layer, and the head
   EXPECT_EQ(one->largest_rank, 4);
   Engine engine(twin, {.cache = DType::f32, .cache_rows = 512});
