@@ -1,4 +1,4 @@
-// hadal serve: a model for every program that speaks the OpenAI interface.
+// hadal serve: a model for every program that speaks OpenAI's interfaces or Anthropic's.
 #include <sys/resource.h>
 #include <CLI/App.hpp>
 #include <CLI/Config.hpp>
@@ -157,13 +157,16 @@ void add_limits(CLI::App* command, Options& options) {
 
 void add_serve(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = add_command(app, "serve", "serve the OpenAI interface over HTTP", R"(  hadal serve
+  CLI::App* command = add_command(app, "serve", "serve the OpenAI and Anthropic interfaces over HTTP", R"(  hadal serve
   hadal serve path/to/model --weights w4 --port 9000
   HADAL_API_KEY=secret hadal serve path/to/model --host 0.0.0.0
   curl http://127.0.0.1:8080/v1/chat/completions -d '{"messages": [{"role": "user", "content": "Name three rivers."}]}'
 
-POST /v1/chat/completions, /v1/completions, /tokenize, /detokenize, /apply-template; GET /v1/models, /health, /ready,
-/version, /metrics (Prometheus). In a browser, / is a page: chat, dashboard, the model.
+OpenAI:    POST /v1/chat/completions, /v1/completions, /v1/responses, /v1/embeddings; GET /v1/models
+Anthropic: POST /v1/messages, /v1/messages/count_tokens
+Tokens:    POST /tokenize, /detokenize, /apply-template; GET /tokenizer_info
+Operation: GET /health, /ready, /version, /metrics (Prometheus), /openapi.json (what all of them take)
+In a browser, / is a page: chat, dashboard, the model.
 With --adapter-folder: POST /v1/load_lora_adapter, /v1/unload_lora_adapter.
 Replies of all clients are computed together. SIGTERM or Ctrl-C finishes what is running first. SIGHUP reads the keys and opens the
 log again. With --keys or HADAL_API_KEY whoever asks needs a key, but for /health, /ready, /version and /metrics.

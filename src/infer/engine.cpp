@@ -44,10 +44,16 @@ struct Turn {  // a sequence whose next tokens come out of a pass
   int64_t first, drafted;  // its logits: row `first` for the next token, one more for what follows each guessed token that holds
 };
 
+struct Known {  // prompt tokens whose logits somebody wants to see
+  Sequence* sequence;
+  int64_t first, count;  // logits; those of row `first` judge the token behind the segment's first
+};
+
 struct Plan {  // one forward pass
   std::vector<int32_t> tokens, wanted;
   std::vector<Segment> segments;
   std::vector<Turn> turns;
+  std::vector<Known> known;
   int64_t reply_rows = 0;  // the first rows; those behind belong to prompts
 };
 
@@ -143,12 +149,16 @@ struct Engine::State {
     return (kv.most_droppable(s.limit, first_droppable(s.request.keep)) - 1) * KvCache::page_rows;  // the last page may be short
   }
 
-  // The logits behind the first `known` tokens are not wanted; the tokens from there on are guesses.
+  // The logits behind the first `known` tokens choose nothing; the tokens from there on are guesses.
   void add_segment(Plan& plan, Sequence& s, std::span<const int32_t> tokens, int64_t known) {
     const int64_t first_row = int64_t(plan.tokens.size()), rows = int64_t(tokens.size());
     s.first_row = first_row, s.from = s.kv.length;
     plan.segments.push_back({&s.kv, first_row, rows, s.kv.length, s.request.adapter.get()});
     plan.tokens.insert(plan.tokens.end(), tokens.begin(), tokens.end());
+    if (s.request.on_prompt_token && s.in_prompt()) {
+      plan.known.push_back({&s, int64_t(plan.wanted.size()), known});
+      for (int64_t row = 0; row < known; ++row) plan.wanted.push_back(int32_t(first_row + row));
+    }
     if (known == rows) return;
     plan.turns.push_back({&s, int64_t(plan.wanted.size()), rows - known - 1});
     for (int64_t row = known; row < rows; ++row) plan.wanted.push_back(int32_t(first_row + row));
@@ -253,6 +263,25 @@ struct Engine::State {
     return ended;
   }
 
+  void tell_of_prompts(const Plan& plan, Mat<float> logits) {
+    for (auto& s : running) {
+      if (s->first_row < plan.reply_rows) continue;
+      const int64_t rows = s->kv.length - s->from;
+      if (s->request.on_hidden) s->request.on_hidden(normed(model, scratch, s->first_row, rows));
+    }
+    for (const Known& known : plan.known) {
+      const Request& request = known.sequence->request;
+      const int64_t first = known.sequence->from + known.sequence->forgotten;
+      if (first == 0) request.on_prompt_token({request.prompt[0], {}});
+      for (int64_t i = 0; i < known.count; ++i) {
+        const int32_t id = request.prompt[size_t(first + i + 1)];
+        request.on_prompt_token({id, logprobs({logits.row(known.first + i), size_t(logits.cols)}, id, request.logprobs)});
+      }
+    }
+    for (auto& s : running)
+      if (s->first_row >= plan.reply_rows && s->request.on_read) s->request.on_read(s->next());
+  }
+
   // The draft layer sees every row that this pass has made sure of, and guesses the token behind the next one of each reply.
   void run_draft_layer(const Plan& plan) {
     if (model.params.drafts.empty() || model.experts || options.drafting == Drafting::off || options.drafting == Drafting::lookup) return;
@@ -298,6 +327,7 @@ struct Engine::State {
     const Mat<float> logits = forward(model, {plan.tokens, plan.segments, plan.wanted}, kv, scratch);
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
     if (plan.reply_rows == int64_t(plan.tokens.size())) gain.passed(plan.reply_rows, seconds);
+    tell_of_prompts(plan, logits);
     for (const Turn& turn : plan.turns) {
       Sequence& s = *turn.sequence;
       Finish how;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/dtype.h"
+#include "core/mat.h"
 #include "infer/draft.h"
 #include "infer/grammar.h"
 #include "infer/sampler.h"
@@ -32,9 +33,14 @@ struct Request {
   std::shared_ptr<const Grammar> grammar;  // that the reply keeps to; empty: it is free
   std::vector<int32_t> free_until;         // see Matcher
   int64_t keep = -1;  // when the context is full, the older half behind the first `keep` tokens is forgotten, if can_shift; -1: the end
-  std::shared_ptr<const Adapter> adapter;      // none: the model alone
-  std::function<bool(const Token&)> on_token;  // called by step(); return false to stop
-  std::function<void(Finish)> on_finish;       // called once, by step()
+  std::shared_ptr<const Adapter> adapter;  // none: the model alone
+  // Called by step(), in this order. Those of the prompt's rows want every one computed: nothing known from before is taken for them.
+  std::function<void(Mat<const float>)> on_hidden;    // [rows, dim]: what leaves the final norm for the next tokens of the prompt
+  std::function<void(const Token&)> on_prompt_token;  // each token of the prompt, with logprobs but for the first, which follows nothing
+  std::function<void(int64_t)> on_read;               // so many tokens of the prompt have been read
+  std::function<bool(const Token&)> on_token;         // return false to stop
+  std::function<void(Finish)> on_finish;              // once
+  bool wants_prompt_rows() const { return on_hidden || on_prompt_token; }
 };
 
 struct EngineOptions {

@@ -100,4 +100,11 @@ Mat<float> forward(const Model& model, const Batch& batch, KvCache& kv, Scratch&
   return logits;
 }
 
+Mat<float> normed(const Model& model, Scratch& scratch, int64_t first_row, int64_t rows) {
+  Scratch::Buffers& s = *scratch;
+  const Mat<float> h = s.h.rows_from(0, rows);
+  rms_norm(h, s.x.rows_from(first_row, rows), model.params.norm, model.config.norm_eps);
+  return h;
+}
+
 }  // namespace hadal

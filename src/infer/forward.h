@@ -39,4 +39,7 @@ class Scratch {  // activations of at most max_rows rows, allocated once
 // profile: counts where the time goes; null: nothing is counted.
 Mat<float> forward(const Model& model, const Batch& batch, KvCache& kv, Scratch& scratch, Profile* profile = nullptr);
 
+// What left the last layer for `rows` rows of the pass before, behind the final norm [rows, dim]; valid until the next call of either.
+Mat<float> normed(const Model& model, Scratch& scratch, int64_t first_row, int64_t rows);
+
 }  // namespace hadal

@@ -31,8 +31,11 @@ std::string chat_text(const Tokenizer& tokenizer, const ChatTemplate& chat, std:
   return chat.render(messages, options);
 }
 
-Prompt chat_prompt(const Tokenizer& tokenizer, const ChatTemplate& chat, std::span<const Message> messages, const std::string& variables) {
-  const std::string text = chat_text(tokenizer, chat, messages, variables);
+Prompt chat_prompt(const Tokenizer& tokenizer, const ChatTemplate& chat, std::span<const Message> messages, const std::string& variables,
+                   const std::string& reply_start) {
+  std::string text = chat_text(tokenizer, chat, messages, variables);
+  if (!reply_start.empty() && prompt_opens_reasoning(text)) text += "</think>\n\n";  // it has got beyond that
+  text += reply_start;
   return {tokenizer.encode(text), prompt_opens_reasoning(text)};
 }
 

@@ -21,8 +21,9 @@ Prompt raw_prompt(const Tokenizer& tokenizer, const std::string& text);
 // The conversation as the template renders it; the template alone decides about the begin token. variables: a JSON object, or empty.
 std::string chat_text(const Tokenizer& tokenizer, const ChatTemplate& chat, std::span<const Message> messages,
                       const std::string& variables = "");
+// reply_start: what the reply has said already.
 Prompt chat_prompt(const Tokenizer& tokenizer, const ChatTemplate& chat, std::span<const Message> messages,
-                   const std::string& variables = "");
+                   const std::string& variables = "", const std::string& reply_start = "");
 // The variables for models that reason when told to, "on" or "off"; none where nothing is said.
 std::string thinking_variables(const std::string& on_or_off);
 

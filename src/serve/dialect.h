@@ -30,6 +30,7 @@ struct Call {
   std::vector<Message> messages;
   std::vector<TextOrTokens> prompts;
   std::string template_variables;  // JSON object; empty: none
+  std::string reply_start;         // the reply to `messages` goes on behind this, and does not repeat it
   Sampling sampling;
   bool seeded = false;     // the client has chosen the seed
   int64_t max_tokens = 0;  // 0: as many as fit
@@ -60,7 +61,7 @@ struct Delta {  // what one choice has to add; in a whole reply everything that 
   int64_t choice = 0;
   std::string reasoning, text;
   std::vector<ToolCallPiece> tool_calls;
-  std::vector<std::vector<Logprob>> logprobs;  // of each token
+  std::vector<std::vector<Logprob>> logprobs;  // of each token, its own first; NaN for a prompt's first
   End end = End::none;
   std::string stop;  // the text that ended it, with End::stop_text
   bool empty() const { return reasoning.empty() && text.empty() && tool_calls.empty() && logprobs.empty() && end == End::none; }
@@ -80,6 +81,7 @@ class ReplyFormat {
   virtual std::string progress(int64_t /*read*/, const Usage&) { return ""; }  // so many tokens of the prompts have been read
   virtual std::string delta(const Delta& delta) = 0;
   virtual std::string end(const Usage& usage) = 0;
+  virtual std::string failure(const std::string& error) { return "data: " + error + "\n\n"; }  // instead of an end
   virtual std::string whole(const std::vector<Delta>& choices, const Usage& usage) = 0;
 };
 
@@ -93,8 +95,9 @@ struct Dialect {
   bool chat;                                                         // reasoning and tool calls are told apart from the text
   Call (*parse)(const std::string& body, const Sampling& defaults);  // ApiError; unknown fields are ignored
   std::unique_ptr<ReplyFormat> (*format)(const Call& call, ReplyContext context);
+  std::string (*error)(const ApiError& error);
 };
-extern const Dialect openai_chat, openai_text;
+extern const Dialect openai_chat, openai_text, openai_responses, anthropic_messages;
 
 std::string new_id(const char* prefix);  // unlike all others
 

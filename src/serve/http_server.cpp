@@ -6,7 +6,7 @@
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
 #include <csignal>
-#include <deque>
+#include <mutex>
 #include <optional>
 
 #include "core/error.h"
@@ -94,17 +94,31 @@ class Exchange : public HttpReply, public std::enable_shared_from_this<Exchange>
   }
 
  private:
-  template <class F>
-  void post(F change) {
-    net::post(executor_, [self = shared_from_this(), change = std::move(change)]() mutable {
-      change();
-      self->changed_.cancel();
-    });
+  // Asio keeps what the server's own thread posts apart from what others do, so the order of changes is kept here.
+  void post(std::function<void()> change) {
+    {
+      const std::lock_guard lock(mutex_);
+      changes_.push_back(std::move(change));
+    }
+    net::post(executor_, [self = shared_from_this()] { self->apply_changes(); });
+  }
+
+  void apply_changes() {
+    std::vector<std::function<void()>> changes;
+    {
+      const std::lock_guard lock(mutex_);
+      changes.swap(changes_);
+    }
+    for (const auto& change : changes) change();
+    changed_.cancel();
   }
 
   net::any_io_executor executor_;
   net::steady_timer changed_;
   const size_t most_unread_;
+  std::mutex mutex_;  // guards what follows
+  std::vector<std::function<void()>> changes_;
+
   std::atomic<size_t> unread_{0};
   std::atomic<bool> gone_{false};
   std::function<void()> when_gone_;

@@ -1,6 +1,8 @@
 #include "serve/job.h"
 
-#include "serve/openai.h"
+#include <algorithm>
+#include <cmath>
+#include <utility>
 
 namespace hadal {
 namespace {
@@ -11,14 +13,23 @@ double seconds_since(Clock::time_point from) { return std::chrono::duration<doub
 
 }  // namespace
 
-Job::Job(const JobContext& context, const Call& call, bool chat, std::unique_ptr<ReplyFormat> format, const std::vector<Prompt>& prompts,
-         const std::vector<std::string>& stops, std::shared_ptr<Visit> visit, std::shared_ptr<HttpReply> reply)
-    : context_(context), stream_(call.stream), format_(std::move(format)), visit_(std::move(visit)), reply_(std::move(reply)) {
+Job::Job(const JobContext& context, const Call& call, const Dialect& dialect, std::unique_ptr<ReplyFormat> format,
+         const std::vector<Prompt>& prompts, const std::vector<std::string>& stops, std::shared_ptr<Visit> visit,
+         std::shared_ptr<HttpReply> reply)
+    : context_(context),
+      dialect_(dialect),
+      stream_(call.stream),
+      echoed_logprobs_(call.echo && call.logprobs >= 0),
+      per_prompt_(call.choices),
+      format_(std::move(format)),
+      visit_(std::move(visit)),
+      reply_(std::move(reply)) {
   choices_.reserve(prompts.size() * size_t(call.choices));
   for (const Prompt& prompt : prompts) {
     usage_.prompt += int64_t(prompt.tokens.size());
     for (int64_t i = 0; i < call.choices; ++i) {
-      choices_.push_back({ReplyStream(context.tokenizer, stops, prompt.starts_in_reasoning, chat), {}, int64_t(prompt.tokens.size())});
+      choices_.push_back(
+          {ReplyStream(context.tokenizer, stops, prompt.starts_in_reasoning, dialect.chat), {}, int64_t(prompt.tokens.size())});
       choices_.back().said.choice = size() - 1;
       if (call.echo) choices_.back().said.text = context.tokenizer.decode(prompt.tokens);
     }
@@ -31,6 +42,14 @@ Job::~Job() { context_.requests -= size(); }
 void Job::attach(int64_t index, Request& request) {
   Choice* choice = &choices_[size_t(index)];
   request.on_token = [job = shared_from_this(), choice](const Token& token) { return job->on_token(*choice, token); };
+  if (stream_ && index % per_prompt_ == 0)
+    request.on_read = [job = shared_from_this(), choice](int64_t read) { job->on_read(*choice, read); };
+  if (echoed_logprobs_) {  // who judges texts counts tokens: the one that ends the reply is told too
+    stop_tokens_ = std::exchange(request.stop_tokens, {});
+    request.on_prompt_token = [choice](const Token& token) {
+      choice->said.logprobs.push_back(token.logprobs.empty() ? std::vector<Logprob>{{token.id, NAN}} : token.logprobs);
+    };
+  }
   request.on_finish = [job = shared_from_this(), choice](Finish how) { job->on_finish(*choice, how); };
 }
 
@@ -57,6 +76,13 @@ void Job::take(Choice& choice, const std::vector<ReplyPiece>& pieces) {
     (piece.kind == ReplyPiece::Kind::reasoning ? choice.said.reasoning : choice.said.text) += piece.text;
 }
 
+void Job::on_read(Choice& choice, int64_t read) {
+  choice.read = read;
+  int64_t all = 0;
+  for (size_t i = 0; i < choices_.size(); i += size_t(per_prompt_)) all += choices_[i].read;
+  send(format_->progress(all, usage_));
+}
+
 bool Job::on_token(Choice& choice, const Token& token) {
   if (++choice.tokens == 1)
     context_.metrics.prompt_read(choice.prompt_tokens, seconds_since(visit_->arrival));
@@ -66,6 +92,7 @@ bool Job::on_token(Choice& choice, const Token& token) {
   if (!visit_->first_token) visit_->first_token = choice.last;
   if (visit_->deadline && choice.last > *visit_->deadline) overdue_ = true;
   if (!token.logprobs.empty()) choice.said.logprobs.push_back(token.logprobs);
+  if (std::ranges::find(stop_tokens_, token.id) != stop_tokens_.end()) return false;
   usage_.reasoning += choice.text.in_reasoning();
   take(choice, choice.text.push(token.id));
   if (stream_ && !choice.said.empty() && !choice.text.stopped()) send(choice);
@@ -99,8 +126,8 @@ void Job::on_finish(Choice& choice, Finish how) {
 
 // Nothing has come in the time that there was. What has come is an answer, which ends like one that was too long.
 void Job::send_timeout() {
-  const std::string error = openai_error(ApiError(408, "no token came within the time that this request has", "timeout", "timeout"));
-  if (stream_) return reply_->close("data: " + error + "\n\n");
+  const std::string error = dialect_.error(ApiError(408, "no token came within the time that this request has", "timeout", "timeout"));
+  if (stream_) return reply_->close(format_->failure(error));
   reply_->send(408, "application/json", error);
 }
 

@@ -24,8 +24,9 @@ struct JobContext {  // outlives its jobs
 class Job : public std::enable_shared_from_this<Job> {  // after its requests have been submitted only the engine's thread touches it
  public:
   // stops: all that hold for this call.
-  Job(const JobContext& context, const Call& call, bool chat, std::unique_ptr<ReplyFormat> format, const std::vector<Prompt>& prompts,
-      const std::vector<std::string>& stops, std::shared_ptr<Visit> visit, std::shared_ptr<HttpReply> reply);
+  Job(const JobContext& context, const Call& call, const Dialect& dialect, std::unique_ptr<ReplyFormat> format,
+      const std::vector<Prompt>& prompts, const std::vector<std::string>& stops, std::shared_ptr<Visit> visit,
+      std::shared_ptr<HttpReply> reply);
   ~Job();
   int64_t size() const { return int64_t(choices_.size()); }
   void attach(int64_t choice, Request& request);  // the request's tokens come here, which keep the job alive
@@ -36,18 +37,22 @@ class Job : public std::enable_shared_from_this<Job> {  // after its requests ha
   struct Choice {
     ReplyStream text;
     Delta said;  // whole replies: everything; streams: what comes with the next event
-    int64_t prompt_tokens, tokens = 0;
+    int64_t prompt_tokens, read = 0, tokens = 0;
     std::chrono::steady_clock::time_point last = {};  // token
   };
   void take(Choice& choice, const std::vector<ReplyPiece>& pieces);
   void send(const std::string& events);
   void send(Choice& choice);
+  void on_read(Choice& choice, int64_t read);
   bool on_token(Choice& choice, const Token& token);
   void on_finish(Choice& choice, Finish how);
   void send_timeout();
 
   const JobContext context_;
-  const bool stream_;
+  const Dialect& dialect_;
+  const bool stream_, echoed_logprobs_;
+  const int64_t per_prompt_;          // choices
+  std::vector<int32_t> stop_tokens_;  // told like others, where logprobs are; elsewhere the engine's
   const std::unique_ptr<ReplyFormat> format_;
   const std::shared_ptr<Visit> visit_;
   const std::shared_ptr<HttpReply> reply_;

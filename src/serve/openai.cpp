@@ -7,6 +7,8 @@
 #include <nlohmann/json.hpp>
 #include <random>
 
+#include "model/prompt.h"
+
 namespace hadal {
 namespace {
 
@@ -74,7 +76,7 @@ void read_limits(const Field& body, Call& call) {
   body["priority"].read(call.priority, -100, 100);
 }
 
-void read_completion(const Field& body, const Sampling& defaults, Call& call) {
+void read_sampling(const Field& body, const Sampling& defaults, Call& call) {
   read_limits(body, call);
   call.sampling = defaults;
   body["model"].read(call.model);
@@ -92,10 +94,14 @@ void read_completion(const Field& body, const Sampling& defaults, Call& call) {
     s.seed = uint64_t(seed.integer(INT64_MIN, INT64_MAX));
   }
   read_bias(body["logit_bias"], s.logit_bias);
-  body["max_tokens"].read(call.max_tokens, 1, 1 << 30);
-  body["n"].read(call.choices, 1, 64);
   read_stops(body["stop"], call.stops);
   body["stream"].read(call.stream);
+}
+
+void read_completion(const Field& body, const Sampling& defaults, Call& call) {
+  read_sampling(body, defaults, call);
+  body["max_tokens"].read(call.max_tokens, 1, 1 << 30);
+  body["n"].read(call.choices, 1, 64);
   body["return_progress"].read(call.return_progress);
   const Field options = body["stream_options"];
   if (options && !options.is_object()) options.fail("an object");
@@ -123,6 +129,32 @@ std::string read_content(const Field& content) {
   return text;
 }
 
+void read_effort(const Field& effort, Call& call) {
+  if (effort) call.template_variables = thinking_variables(effort.text() == "none" ? "off" : "on");
+}
+
+std::vector<TextOrTokens> read_prompts(const Field& prompt) {
+  const char* expected = "a string, token ids, or a list of up to 256 of either";
+  std::vector<TextOrTokens> prompts;
+  const auto add = [&](const Field& one) {
+    if (one.is_text())
+      prompts.emplace_back(one.text());
+    else if (one.is_list())
+      prompts.emplace_back(one.tokens());
+    else
+      prompt.fail(expected);
+  };
+  if (!prompt.is_list()) {
+    add(prompt);
+  } else if (prompt.size() > 0 && prompt.first().is_token()) {
+    add(prompt);
+  } else {
+    if (prompt.size() == 0 || prompt.size() > 256) prompt.fail(expected);
+    for (const Field& one : prompt.items()) add(one);
+  }
+  return prompts;
+}
+
 const char* openai_finish(End end) {
   switch (end) {
     case End::none:
@@ -136,12 +168,31 @@ const char* openai_finish(End end) {
   }
 }
 
+std::string logprobs_json(const std::vector<std::vector<Logprob>>& logprobs, const Tokenizer& tokenizer) {
+  const auto token_json = [&](const Logprob& l) -> Json {
+    const std::string_view bytes = tokenizer.bytes(l.token);
+    Json list = Json::array();
+    for (const char byte : bytes) list.push_back(uint8_t(byte));
+    return {{"token", bytes}, {"logprob", l.logprob}, {"bytes", std::move(list)}};
+  };
+  Json json = Json::array();
+  for (const std::vector<Logprob>& of : logprobs) {
+    Json entry = token_json(of[0]);
+    entry["top_logprobs"] = Json::array();
+    for (size_t i = 1; i < of.size(); ++i) entry["top_logprobs"].push_back(token_json(of[i]));
+    json.push_back(std::move(entry));
+  }
+  return to_text(json);
+}
+
 std::vector<Message> parse_messages(const std::string& body) { return read_messages(Field::of_body(body)); }
 
-std::string parse_text(const std::string& body) {
+TokenizeCall parse_tokenize_call(const std::string& body) {
   const Field json = Field::of_body(body);
   const Field prompt = json["prompt"];
-  return prompt ? prompt.text() : json["content"].text();
+  TokenizeCall call{prompt ? prompt.text() : json["content"].text()};
+  json["add_special_tokens"].read(call.add_special_tokens);
+  return call;
 }
 
 std::vector<int32_t> parse_tokens(const std::string& body) { return Field::of_body(body)["tokens"].tokens(); }
@@ -152,6 +203,20 @@ AdapterCall parse_adapter_call(const std::string& text) {
   if (name.empty() || name.size() > 200) body["lora_name"].fail("a name of 1 to 200 bytes");
   AdapterCall call{name, ""};
   body["lora_path"].read(call.path);
+  return call;
+}
+
+EmbeddingCall parse_embedding_call(const std::string& text) {
+  const Field body = Field::of_body(text);
+  EmbeddingCall call;
+  body["model"].read(call.model);
+  call.inputs = read_prompts(body["input"]);
+  std::string encoding = "float";
+  body["encoding_format"].read(encoding);
+  if (encoding != "float" && encoding != "base64") body["encoding_format"].fail("float or base64");
+  call.base64 = encoding == "base64";
+  body["dimensions"].read(call.dimensions, 1, 1 << 30);
+  body["timeout"].read(call.timeout, 0.001, 1e6);
   return call;
 }
 

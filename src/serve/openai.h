@@ -11,16 +11,32 @@ namespace hadal {
 
 std::string openai_error(const ApiError& error);
 
-// Sampling, stops, n and stream: what both ways of completing have.
 void read_limits(const Field& body, Call& call);  // timeout, priority: what any interface may have beside its own
-void read_completion(const Field& body, const Sampling& defaults, Call& call);
+void read_sampling(const Field& body, const Sampling& defaults, Call& call);    // and model, stops, stream: what all have
+void read_completion(const Field& body, const Sampling& defaults, Call& call);  // what both ways of completing have
+void read_effort(const Field& effort, Call& call);                              // of reasoning
+std::vector<TextOrTokens> read_prompts(const Field& prompt);
 std::vector<Message> read_messages(const Field& body);  // of {"messages": [...]}
 std::string read_content(const Field& content);         // a string, or parts of which all are text
 const char* openai_finish(End end);                     // null: it goes on
+std::string logprobs_json(const std::vector<std::vector<Logprob>>& logprobs, const Tokenizer& tokenizer);  // an array
 
 std::vector<Message> parse_messages(const std::string& body);
-std::string parse_text(const std::string& body);             // of {"content": ...} or {"prompt": ...}
+struct TokenizeCall {
+  std::string text;  // "content", or "prompt" as vLLM has it
+  bool add_special_tokens = true;
+};
+TokenizeCall parse_tokenize_call(const std::string& body);
 std::vector<int32_t> parse_tokens(const std::string& body);  // of {"tokens": [...]}
+
+struct EmbeddingCall {
+  std::string model;
+  std::vector<TextOrTokens> inputs;
+  bool base64 = false;
+  int64_t dimensions = 0;  // 0: all
+  double timeout = 0;      // as Call's
+};
+EmbeddingCall parse_embedding_call(const std::string& body);
 
 struct AdapterCall {  // as vLLM has it
   std::string name, path;

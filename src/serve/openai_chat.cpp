@@ -49,6 +49,7 @@ Call parse(const std::string& text, const Sampling& defaults) {
   top.read(call.logprobs, 0, 20);
   read_tools(body, call);
   read_format(body, call);
+  read_effort(body["reasoning_effort"], call);
   if (const Field variables = body["chat_template_kwargs"]) {
     if (!variables.is_object()) variables.fail("an object");
     call.template_variables = variables.json();
@@ -59,9 +60,10 @@ Call parse(const std::string& text, const Sampling& defaults) {
 class Format : public ReplyFormat {
  public:
   Format(const Call& call, ReplyContext context)
-      : context_(std::move(context)), id_(new_id("chatcmpl-")), include_usage_(call.include_usage) {}
+      : context_(std::move(context)), id_(new_id("chatcmpl-")), include_usage_(call.include_usage), progress_(call.return_progress) {}
 
   std::string progress(int64_t read, const Usage& usage) override {
+    if (!progress_) return "";
     Json json = head("chat.completion.chunk");
     json["choices"] = Json::array();
     json["prompt_progress"] = {{"total", usage.prompt}, {"cache", usage.cached}, {"processed", read}};
@@ -120,7 +122,7 @@ class Format : public ReplyFormat {
   }
 
   Json choice_json(const Delta& delta, const char* key, Json what) const {
-    Json choice{{"index", delta.choice}, {key, std::move(what)}, {"logprobs", logprobs_json(delta)}, {"finish_reason", nullptr}};
+    Json choice{{"index", delta.choice}, {key, std::move(what)}, {"logprobs", logprobs_of(delta)}, {"finish_reason", nullptr}};
     if (const char* finish = openai_finish(delta.end)) choice["finish_reason"] = finish;
     return choice;
   }
@@ -133,28 +135,14 @@ class Format : public ReplyFormat {
             {"completion_tokens_details", {{"reasoning_tokens", usage.reasoning}}}};
   }
 
-  Json token_json(const Logprob& l) const {
-    const std::string_view bytes = context_.tokenizer.bytes(l.token);
-    Json list = Json::array();
-    for (const char byte : bytes) list.push_back(uint8_t(byte));
-    return {{"token", bytes}, {"logprob", l.logprob}, {"bytes", std::move(list)}};
-  }
-
-  Json logprobs_json(const Delta& delta) const {
+  Json logprobs_of(const Delta& delta) const {
     if (delta.logprobs.empty()) return nullptr;
-    Json content = Json::array();
-    for (const std::vector<Logprob>& of : delta.logprobs) {
-      Json entry = token_json(of[0]);
-      entry["top_logprobs"] = Json::array();
-      for (size_t i = 1; i < of.size(); ++i) entry["top_logprobs"].push_back(token_json(of[i]));
-      content.push_back(std::move(entry));
-    }
-    return {{"content", std::move(content)}};
+    return {{"content", Json::parse(logprobs_json(delta.logprobs, context_.tokenizer))}};
   }
 
   const ReplyContext context_;
   const std::string id_;
-  const bool include_usage_;
+  const bool include_usage_, progress_;
   std::set<int64_t> begun_;  // choices whose role has been told
 };
 
@@ -162,6 +150,6 @@ std::unique_ptr<ReplyFormat> format(const Call& call, ReplyContext context) { re
 
 }  // namespace
 
-const Dialect openai_chat{true, parse, format};
+const Dialect openai_chat{true, parse, format, openai_error};
 
 }  // namespace hadal

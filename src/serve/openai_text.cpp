@@ -1,4 +1,7 @@
 // POST /v1/completions.
+#include <algorithm>
+#include <cmath>
+#include <map>
 #include <nlohmann/json.hpp>
 
 #include "serve/openai.h"
@@ -8,23 +11,6 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-void read_prompts(const Field& prompt, std::vector<TextOrTokens>& prompts) {
-  const char* expected = "a string, token ids, or a list of up to 256 of either";
-  const auto add = [&](const Field& one) {
-    if (one.is_text())
-      prompts.emplace_back(one.text());
-    else if (one.is_list())
-      prompts.emplace_back(one.tokens());
-    else
-      prompt.fail(expected);
-  };
-  if (!prompt.is_list()) return add(prompt);
-  if (prompt.size() == 0) prompt.fail(expected);
-  if (prompt.first().is_token()) return add(prompt);
-  if (prompt.size() > 256) prompt.fail(expected);
-  for (const Field& one : prompt.items()) add(one);
-}
-
 Call parse(const std::string& text, const Sampling& defaults) {
   const Field body = Field::of_body(text);
   Call call;
@@ -33,15 +19,17 @@ Call parse(const std::string& text, const Sampling& defaults) {
   body["logprobs"].read(call.logprobs, 0, 20);
   body["echo"].read(call.echo);
   if (body["suffix"]) throw ApiError(400, "suffix: suffixes are not supported", "suffix", "unsupported_parameter");
-  read_prompts(body["prompt"], call.prompts);
+  call.prompts = read_prompts(body["prompt"]);
   return call;
 }
 
 class Format : public ReplyFormat {
  public:
-  Format(const Call& call, ReplyContext context) : context_(std::move(context)), id_(new_id("cmpl-")), include_usage_(call.include_usage) {}
+  Format(const Call& call, ReplyContext context)
+      : context_(std::move(context)), id_(new_id("cmpl-")), include_usage_(call.include_usage), progress_(call.return_progress) {}
 
   std::string progress(int64_t read, const Usage& usage) override {
+    if (!progress_) return "";
     Json json = head();
     json["choices"] = Json::array();
     json["prompt_progress"] = {{"total", usage.prompt}, {"cache", usage.cached}, {"processed", read}};
@@ -77,8 +65,8 @@ class Format : public ReplyFormat {
  private:
   Json head() const { return {{"id", id_}, {"object", "text_completion"}, {"created", context_.created}, {"model", context_.model}}; }
 
-  Json choice_json(const Delta& delta) const {
-    Json choice{{"index", delta.choice}, {"text", delta.text}, {"logprobs", logprobs_json(delta)}, {"finish_reason", nullptr}};
+  Json choice_json(const Delta& delta) {
+    Json choice{{"index", delta.choice}, {"text", delta.text}, {"logprobs", logprobs_of(delta)}, {"finish_reason", nullptr}};
     if (const char* finish = openai_finish(delta.end)) choice["finish_reason"] = finish;
     return choice;
   }
@@ -87,28 +75,36 @@ class Format : public ReplyFormat {
     return {{"prompt_tokens", usage.prompt}, {"completion_tokens", usage.reply}, {"total_tokens", usage.prompt + usage.reply}};
   }
 
-  Json logprobs_json(const Delta& delta) const {
+  Json logprobs_of(const Delta& delta) {
     if (delta.logprobs.empty()) return nullptr;
-    Json out{{"tokens", Json::array()}, {"token_logprobs", Json::array()}, {"top_logprobs", Json::array()}};
+    Json tokens = Json::array(), values = Json::array(), tops = Json::array(), offsets = Json::array();
     for (const std::vector<Logprob>& of : delta.logprobs) {
-      out["tokens"].push_back(context_.tokenizer.bytes(of[0].token));
-      out["token_logprobs"].push_back(of[0].logprob);
+      const std::string_view bytes = context_.tokenizer.bytes(of[0].token);
+      tokens.push_back(bytes);
+      values.push_back(of[0].logprob);  // NaN becomes null
       Json top = Json::object();
       for (size_t i = 1; i < of.size(); ++i) top[std::string(context_.tokenizer.bytes(of[i].token))] = of[i].logprob;
-      out["top_logprobs"].push_back(std::move(top));
+      tops.push_back(std::isnan(of[0].logprob) ? Json() : std::move(top));
+      int64_t& offset = offsets_[delta.choice];
+      offsets.push_back(offset);
+      offset += std::count_if(bytes.begin(), bytes.end(), [](char byte) { return (byte & 0xC0) != 0x80; });
     }
-    return out;
+    return {{"tokens", std::move(tokens)},
+            {"token_logprobs", std::move(values)},
+            {"top_logprobs", std::move(tops)},
+            {"text_offset", std::move(offsets)}};
   }
 
   const ReplyContext context_;
   const std::string id_;
-  const bool include_usage_;
+  const bool include_usage_, progress_;
+  std::map<int64_t, int64_t> offsets_;  // of each choice's next token, in characters
 };
 
 std::unique_ptr<ReplyFormat> format(const Call& call, ReplyContext context) { return std::make_unique<Format>(call, std::move(context)); }
 
 }  // namespace
 
-const Dialect openai_text{false, parse, format};
+const Dialect openai_text{false, parse, format, openai_error};
 
 }  // namespace hadal

@@ -5,6 +5,8 @@
 #include <nlohmann/json.hpp>
 
 #include "infer/model.h"
+#include "serve/anthropic.h"
+#include "serve/embeddings.h"
 #include "serve/job.h"
 #include "serve/model_card.h"
 #include "serve/openai.h"
@@ -58,10 +60,15 @@ Service::Service(ServiceOptions options, Tokenizer tokenizer, std::optional<Chat
 const Service::Route Service::routes[] = {
     {"POST", "/v1/chat/completions", &Service::complete<openai_chat>},
     {"POST", "/v1/completions", &Service::complete<openai_text>},
+    {"POST", "/v1/responses", &Service::complete<openai_responses>},
+    {"POST", "/v1/embeddings", &Service::embed},
+    {"POST", "/v1/messages", &Service::complete<anthropic_messages>},
+    {"POST", "/v1/messages/count_tokens", &Service::count},
     {"GET", "/v1/models", &Service::models},
     {"GET", "/v1/model_card", &Service::model_card},
     {"POST", "/v1/load_lora_adapter", &Service::load_adapter},
     {"POST", "/v1/unload_lora_adapter", &Service::unload_adapter},
+    {"GET", "/tokenizer_info", &Service::tokenizer_info},
     {"POST", "/tokenize", &Service::tokenize},
     {"POST", "/detokenize", &Service::detokenize},
     {"POST", "/apply-template", &Service::apply_template},
@@ -74,6 +81,7 @@ const Service::Route Service::routes[] = {
 void Service::handle(HttpCall call, const std::shared_ptr<HttpReply>& to) {
   const std::shared_ptr<HttpReply> reply = gate_.open(call, to);
   if (!reply || send_page(call, *reply)) return;
+  const auto error_json = call.path.starts_with("/v1/messages") ? anthropic_error : openai_error;
   try {
     if (call.refusal != 0) throw ApiError(call.refusal, call.body);
     std::string allowed;
@@ -87,14 +95,14 @@ void Service::handle(HttpCall call, const std::shared_ptr<HttpReply>& to) {
     }
     if (allowed.empty()) throw ApiError(404, fmt::format("there is no {}", call.path), "", "not_found");
     const ApiError error(405, fmt::format("{}: expected the method {}, found {}", call.path, allowed, call.method));
-    answer(reply, 405, openai_error(error), {{"Allow", allowed}});
+    answer(reply, 405, error_json(error), {{"Allow", allowed}});
   } catch (const ApiError& error) {
     HttpHeaders headers;
     if (error.status == 429 || error.status == 503) headers.push_back({"Retry-After", std::to_string(error.retry_after)});
     if (error.status == 401) headers.push_back({"WWW-Authenticate", "Bearer"});
-    answer(reply, error.status, openai_error(error), std::move(headers));
+    answer(reply, error.status, error_json(error), std::move(headers));
   } catch (const Error& error) {  // the engine's and the template's words about what they were given
-    answer(reply, 400, openai_error(ApiError(400, error.what())));
+    answer(reply, 400, error_json(ApiError(400, error.what())));
   }
 }
 
@@ -111,16 +119,39 @@ const ChatTemplate& Service::chat_template() const {
 
 int64_t Service::room() const { return config_.forgets() ? engine_.cache_rows() : std::min(engine_.cache_rows(), config_.context); }
 
+Prompt Service::prompt_of(const TextOrTokens& text) const {
+  if (const auto* tokens = std::get_if<std::vector<int32_t>>(&text)) return {*tokens};
+  return raw_prompt(tokenizer_, std::get<std::string>(text));
+}
+
 std::vector<Prompt> Service::prompts_of(const Call& call) const {
-  if (!call.messages.empty()) return {chat_prompt(tokenizer_, chat_template(), call.messages, call.template_variables)};
+  if (!call.messages.empty()) return {chat_prompt(tokenizer_, chat_template(), call.messages, call.template_variables, call.reply_start)};
   std::vector<Prompt> prompts;
-  for (const TextOrTokens& prompt : call.prompts) {
-    if (const auto* text = std::get_if<std::string>(&prompt))
-      prompts.push_back(raw_prompt(tokenizer_, *text));
-    else
-      prompts.push_back({std::get<std::vector<int32_t>>(prompt)});
-  }
+  for (const TextOrTokens& text : call.prompts) prompts.push_back(prompt_of(text));
   return prompts;
+}
+
+void Service::check_load(int64_t requests) const {
+  if (draining_) throw ApiError(503, "the server is shutting down");
+  if (requests_ + requests > options_.most_requests)
+    throw ApiError(429,
+                   fmt::format("{} requests are running or waiting: more than {} are not taken", requests_.load(), options_.most_requests));
+}
+
+void Service::submit(const HttpCall& from, std::vector<Request> requests, std::function<void()> expire,
+                     const std::shared_ptr<HttpReply>& reply) {
+  std::vector<uint64_t> ids;
+  ids.reserve(requests.size());
+  for (Request& request : requests) ids.push_back(engine_.submit(std::move(request)));
+  const auto cancel = [this, ids] {
+    for (const uint64_t id : ids) engine_.cancel(id);
+  };
+  reply->when_gone(cancel);
+  if (!from.visit->deadline) return;
+  reply->call_at(*from.visit->deadline, [cancel, expire = std::move(expire)] {
+    expire();
+    cancel();
+  });
 }
 
 void Service::start(const HttpCall& from, const Call& call, const Dialect& dialect, const std::shared_ptr<HttpReply>& reply) {
@@ -129,12 +160,9 @@ void Service::start(const HttpCall& from, const Call& call, const Dialect& diale
   gate_.check_model(from, name);
   gate_.set_deadline(from, call.timeout);
   refuse_what_is_missing(call);
-  if (draining_) throw ApiError(503, "the server is shutting down");
   const std::vector<Prompt> prompts = prompts_of(call);
   const int64_t count = int64_t(prompts.size()) * call.choices;
-  if (requests_ + count > options_.most_requests)
-    throw ApiError(429,
-                   fmt::format("{} requests are running or waiting: more than {} are not taken", requests_.load(), options_.most_requests));
+  check_load(count);
   int64_t prompt_tokens = 0;
   for (const Prompt& prompt : prompts) prompt_tokens += int64_t(prompt.tokens.size());
   Visit& visit = *from.visit;
@@ -142,7 +170,7 @@ void Service::start(const HttpCall& from, const Call& call, const Dialect& diale
   if (options_.gate.log_content) visit.asked = from.body;
   std::vector<std::string> stops = call.stops;
   stops.insert(stops.end(), options_.stops.begin(), options_.stops.end());
-  const auto job = std::make_shared<Job>(JobContext{tokenizer_, metrics_, requests_, options_.gate.log_content}, call, dialect.chat,
+  const auto job = std::make_shared<Job>(JobContext{tokenizer_, metrics_, requests_, options_.gate.log_content}, call, dialect,
                                          dialect.format(call, {name, now(), tokenizer_}), prompts, stops, from.visit, reply);
   std::vector<Request> requests;
   for (int64_t i = 0; i < count; ++i) {
@@ -160,17 +188,51 @@ void Service::start(const HttpCall& from, const Call& call, const Dialect& diale
   }
   gate_.admit(from, count, prompt_tokens);
   job->open();
-  std::vector<uint64_t> ids;
-  ids.reserve(requests.size());
-  for (Request& request : requests) ids.push_back(engine_.submit(std::move(request)));
-  reply->when_gone([this, ids] {
-    for (const uint64_t id : ids) engine_.cancel(id);
-  });
-  if (visit.deadline)
-    reply->call_at(*visit.deadline, [this, ids, late = std::weak_ptr(job)] {
-      if (const std::shared_ptr<Job> job = late.lock()) job->expire();
-      for (const uint64_t id : ids) engine_.cancel(id);
-    });
+  submit(
+      from, std::move(requests),
+      [late = std::weak_ptr(job)] {
+        if (const std::shared_ptr<Job> job = late.lock()) job->expire();
+      },
+      reply);
+}
+
+void Service::count(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {
+  const Call asked = parse_count_call(call.body);
+  check_model(asked.model);
+  refuse_what_is_missing(asked);
+  answer(reply, 200, count_json(int64_t(prompts_of(asked)[0].tokens.size())));
+}
+
+void Service::embed(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {
+  const EmbeddingCall asked = parse_embedding_call(call.body);
+  const std::shared_ptr<const Adapter> adapter = check_model(asked.model);
+  const std::string& name = adapter ? adapter->name : options_.name;
+  gate_.check_model(call, name);
+  gate_.set_deadline(call, asked.timeout);
+  if (asked.dimensions > config_.dim)
+    throw ApiError(400, fmt::format("dimensions: expected at most {}, found {}", config_.dim, asked.dimensions), "dimensions");
+  const int64_t count = int64_t(asked.inputs.size());
+  check_load(count);
+  call.visit->model = name;
+  const auto job = std::make_shared<EmbeddingJob>(requests_, asked, name, call.visit, reply);
+  std::vector<Request> requests;
+  int64_t tokens = 0;
+  for (const TextOrTokens& input : asked.inputs) {
+    Request request;
+    request.prompt = prompt_of(input).tokens;
+    request.adapter = adapter;
+    tokens += int64_t(request.prompt.size());
+    job->attach(requests.size(), request);
+    engine_.check(request);
+    requests.push_back(std::move(request));
+  }
+  gate_.admit(call, count, tokens);
+  submit(
+      call, std::move(requests),
+      [late = std::weak_ptr(job)] {
+        if (const std::shared_ptr<EmbeddingJob> job = late.lock()) job->expire();
+      },
+      reply);
 }
 
 void Service::models(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {
@@ -218,16 +280,27 @@ void Service::unload_adapter(const HttpCall& call, const std::shared_ptr<HttpRep
 
 void Service::model_card(const HttpCall&, const std::shared_ptr<HttpReply>& reply) { answer(reply, 200, card_); }
 
+void Service::tokenizer_info(const HttpCall&, const std::shared_ptr<HttpReply>& reply) {
+  const auto text_of = [&](std::optional<int32_t> token) { return token ? Json(tokenizer_.bytes(*token)) : Json(); };
+  answer(reply, 200,
+         to_text(Json{{"bos_token", text_of(tokenizer_.begin_token())},
+                      {"eos_token", text_of(tokenizer_.end_token())},
+                      {"vocab_size", tokenizer_.size()},
+                      {"chat_template", chat_template_ ? Json(chat_template_->source()) : Json()}}));
+}
+
 void Service::tokenize(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {
-  const std::vector<int32_t> tokens = raw_prompt(tokenizer_, parse_text(call.body)).tokens;
-  answer(reply, 200, to_text(Json{{"tokens", tokens}, {"count", tokens.size()}}));
+  const TokenizeCall asked = parse_tokenize_call(call.body);
+  const std::vector<int32_t> tokens = asked.add_special_tokens ? raw_prompt(tokenizer_, asked.text).tokens : tokenizer_.encode(asked.text);
+  answer(reply, 200, to_text(Json{{"tokens", tokens}, {"count", tokens.size()}, {"max_model_len", room()}}));
 }
 
 void Service::detokenize(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {
   const std::vector<int32_t> tokens = parse_tokens(call.body);
   for (const int32_t token : tokens)
     if (token >= config_.vocab) throw ApiError(400, fmt::format("tokens: expected ids below {}, found {}", config_.vocab, token), "tokens");
-  answer(reply, 200, to_text(Json{{"content", tokenizer_.decode(tokens)}}));
+  const std::string text = tokenizer_.decode(tokens);
+  answer(reply, 200, to_text(Json{{"content", text}, {"prompt", text}}));  // as llama.cpp and as vLLM call it
 }
 
 void Service::apply_template(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {

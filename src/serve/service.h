@@ -57,10 +57,13 @@ class Service {
   void complete(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {
     start(call, dialect.parse(call.body, options_.sampling), dialect, reply);
   }
+  void count(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
+  void embed(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void models(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void model_card(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void load_adapter(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void unload_adapter(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
+  void tokenizer_info(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void tokenize(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void detokenize(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void apply_template(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
@@ -76,7 +79,11 @@ class Service {
   void check_may_change_adapters(const HttpCall& call) const;  // ApiError 403
   std::vector<ModelEntry> all_models() const;
   const ChatTemplate& chat_template() const;
+  Prompt prompt_of(const TextOrTokens& text) const;
   std::vector<Prompt> prompts_of(const Call& call) const;
+  void check_load(int64_t requests) const;  // ApiError: no room for so many more
+  // expire: the call's time is over, whatever of its requests still runs is cancelled. From the server's thread
+  void submit(const HttpCall& from, std::vector<Request> requests, std::function<void()> expire, const std::shared_ptr<HttpReply>& reply);
   void start(const HttpCall& from, const Call& call, const Dialect& dialect, const std::shared_ptr<HttpReply>& reply);
 
   const ServiceOptions options_;

@@ -2,6 +2,7 @@
 #include "serve/openai.h"
 
 #include "core/error.h"
+#include "serve/anthropic.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace hadal;
@@ -15,19 +16,19 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     try {
       parse();
     } catch (const ApiError& error) {
-      if (error.status != 400 || openai_error(error).empty()) __builtin_trap();
+      if (error.status != 400 || openai_error(error).empty() || anthropic_error(error).empty()) __builtin_trap();
     }
   };
-  attempt([&] {
-    const Call call = openai_chat.parse(body, {});
-    if (call.messages.empty() || !within_bounds(call)) __builtin_trap();
-  });
-  attempt([&] {
-    const Call call = openai_text.parse(body, {});
-    if (call.prompts.empty() || !within_bounds(call)) __builtin_trap();
-  });
+  for (const Dialect* dialect : {&openai_chat, &openai_text, &openai_responses, &anthropic_messages}) {
+    attempt([&] {
+      const Call call = dialect->parse(body, {});
+      if (call.messages.empty() == call.prompts.empty() || !within_bounds(call)) __builtin_trap();
+    });
+  }
+  attempt([&] { parse_count_call(body); });
+  attempt([&] { parse_embedding_call(body); });
   attempt([&] { parse_messages(body); });
-  attempt([&] { parse_text(body); });
+  attempt([&] { parse_tokenize_call(body); });
   attempt([&] { parse_tokens(body); });
   return 0;
 }

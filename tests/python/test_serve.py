@@ -191,7 +191,7 @@ def test_unknown_fields_and_nulls_are_ignored(server):
 
 def test_the_small_routes(server):
     tokens = server.call("/tokenize", {"content": "HADAL 42"})[1]["tokens"]
-    assert server.call("/detokenize", {"tokens": tokens}) == (200, {"content": "HADAL 42"})
+    assert server.call("/detokenize", {"tokens": tokens}) == (200, {"content": "HADAL 42", "prompt": "HADAL 42"})
     assert server.call("/apply-template", {"messages": [{"role": "user", "content": "x"}]})[1]["prompt"] == "user: x\nassistant:"
     assert [m.id for m in server.client.models.list().data] == ["tiny"]
     assert server.client.models.retrieve("tiny").object == "model"
