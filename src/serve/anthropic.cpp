@@ -93,7 +93,7 @@ void read_messages(const Field& body, Call& call) {
   for (const Field& entry : list.items()) {
     const Field role = entry["role"], content = entry["content"];
     if (role.text() != "user" && role.text() != "assistant") role.fail("user or assistant");
-    if (!content.is_text() && !content.is_list()) content.fail("a string or a list of blocks");
+    if (!content.is_text() && content.size() == 0) content.fail("a string or a list of at least one block");
     if (content.is_text())
       said.push_back({role.text(), content.text(), "", "", "", ""});
     else if (role.text() == "assistant")

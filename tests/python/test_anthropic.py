@@ -122,6 +122,7 @@ def test_all_ways_to_say_it_are_understood(server, client):  # noqa: F811
         ("messages", {"messages": []}),
         ("messages[0].role", {"messages": [{"role": "system", "content": "x"}]}),
         ("messages[0].content", {"messages": [{"role": "user", "content": 1}]}),
+        ("messages[0].content", {"messages": [{"role": "user", "content": []}]}),
         ("messages[0].content[0].type", {"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}),
         ("temperature", {"temperature": 1.5}),
         ("stop_sequences[0]", {"stop_sequences": [1]}),
