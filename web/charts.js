@@ -19,7 +19,8 @@ export class Line {  // of one or two series
       let path = "", first = null, last = null;
       series.forEach((value, i) => {
         if (value === null) return;
-        path += `${last === i - 1 ? "L" : "M"}${x(i, series.length).toFixed(1)} ${y(value).toFixed(1)}`;
+        const at = `${x(i, series.length).toFixed(1)} ${y(value).toFixed(1)}`;
+        path += last === i - 1 ? `L${at}` : `M${at}h0`;  // where nothing follows, a dot
         first ??= i;
         last = i;
       });

@@ -37,7 +37,7 @@ function thoughtsOf(message, thinking) {
 }
 
 export function userView(message, all, actions) {
-  const body = el("div", { class: "body" }, message.content);
+  const body = el("div", { class: "body", tabindex: message.content.length > 800 ? "0" : null }, message.content);  // long ones scroll
   const tools = el("div", { class: "tools" }, branches(all, message, actions.go),
     copyButton(t("copy"), t("copied"), () => message.content),
     iconButton("edit", t("edit"), () => edit(), { "data-do": "edit" }));
@@ -136,7 +136,7 @@ export class LiveView {
       this.thoughts.lastChild.textContent = text.trim();
     }
     if (message.content) {
-      if (this.waiting.isConnected) this.body.replaceChildren(this.markdown.node);
+      if (this.waiting.parentNode) this.body.replaceChildren(this.markdown.node);
       this.announce(this.markdown.show(message.content, false));
     } else if (message.reasoning) {
       this.waiting.hidden = true;

@@ -99,7 +99,7 @@ const table = {
   import: ["Import", "导入"],
   delete_all: ["Delete all", "全部删除"],
   history_note: ["Chats are kept in this browser only.", "对话只保存在此浏览器中。"],
-  imported: ["{0} chats imported.", "已导入 {0} 个对话。"],
+  imported: ["Chats imported: {0}.", "已导入 {0} 个对话。"],
   import_failed: ["This is not a file of exported chats.", "这不是导出的对话文件。"],
   all_removed: ["All chats deleted.", "所有对话已删除。"],
   api_key: ["API key", "API 密钥"],

@@ -15,6 +15,7 @@ from test_serve import NEVER_END, Server
 
 sync_api = pytest.importorskip("playwright.sync_api")
 expect = sync_api.expect
+expect.set_options(timeout=20000)
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 DESK, PHONE = {"width": 1280, "height": 800}, {"width": 320, "height": 640}
 HOSTILE = '<img src=x onerror="window.broken=1"> <script>window.broken=2</script> [a](javascript:window.broken=3) <svg onload=window.broken=4>'
@@ -53,7 +54,7 @@ def visit(browser, server):
         page.set_default_timeout(15000)
         page.on("request", lambda request: requests.append(request.url))
         page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda message: message.type in ("error", "warning") and not any(e in message.text for e in expected) and problems.append(message.text))
+        page.on("console", lambda message: message.type in ("error", "warning") and not any(e in message.text for e in expected) and problems.append(f"{message.text} {message.location}"))
         page.goto(f"/{path}")
         if ready:
             page.wait_for_selector("html[data-ready]")
@@ -151,6 +152,49 @@ def test_stop_keeps_what_was_said(visit):
     expect(page.locator(".message.live .markdown")).not_to_be_empty()
     page.keyboard.press("Escape")
     expect(page.locator(".note")).to_have_count(2)
+
+
+BY_HAND = r"""
+window.fetch = ((fetch) => (path, options) => {
+  if (!String(path).endsWith("chat/completions")) return fetch(path, options);
+  const bytes = (text) => new TextEncoder().encode(text);
+  return Promise.resolve(new Response(new ReadableStream({ start(stream) {
+    window.give = (chunk) => stream.enqueue(bytes(`data: ${JSON.stringify(chunk)}\n\n`));
+    window.tell = (delta, finish_reason = null) => window.give({ choices: [{ index: 0, delta, finish_reason }] });
+    window.finish = () => (stream.enqueue(bytes("data: [DONE]\n\n")), stream.close());
+  } }), { headers: { "Content-Type": "text/event-stream" } }));
+})(window.fetch);
+null  // a function would be called
+"""
+
+
+def test_what_a_reply_shows_on_its_way(visit):
+    page = visit()
+    page.evaluate(BY_HAND)
+    page.locator("#input").fill("question")
+    page.locator("#input").press("Enter")
+    live = page.locator(".message.live")
+    expect(live).to_contain_text("Waiting for the first word")
+    expect(live).to_have_attribute("aria-busy", "true")
+    page.evaluate("give({ choices: [], prompt_progress: { total: 1000, cache: 0, processed: 250 } })")
+    expect(live).to_contain_text("Reading the prompt, 25 %")
+    page.evaluate("tell({ reasoning_content: 'well' })")
+    expect(live.locator("summary")).to_have_text("Thinking")
+    page.evaluate("tell({ content: 'First paragraph.\\n\\nSecond' })")
+    expect(live.locator("p")).to_have_text(["First paragraph.", "Second"])
+    expect(live.locator("summary")).to_contain_text("Thought")
+    heard = page.locator("#announcer p")
+    expect(heard).to_have_text(["First paragraph."])  # the second may go on
+    page.get_by_role("button", name="New chat").click()
+    expect(page.locator("#welcome")).to_be_visible()
+    page.evaluate("tell({ content: ' paragraph.' }, 'length'), give({ choices: [], usage: { prompt_tokens: 9, completion_tokens: 5 } })")
+    page.locator("#talks .talk a").click()
+    expect(live.locator("p")).to_have_text(["First paragraph.", "Second paragraph."])
+    page.evaluate("finish()")
+    expect(replies(page)).to_contain_text("The reply ended at the limit of tokens.")
+    expect(page.locator(".stats")).to_contain_text("5 tokens")
+    expect(heard.last).to_have_text("Second paragraph.")
+    assert page.evaluate("document.querySelector('[aria-busy]')") is None
 
 
 def test_retry_and_edit_branch_off(visit):
@@ -319,7 +363,7 @@ def test_history_is_exported_and_imported(visit, tmp_path):
     other = visit()
     other.locator("#open-settings").click()
     other.locator("#import-file").set_input_files(file)
-    expect(other.locator("#toast")).to_have_text("1 chats imported.")
+    expect(other.locator("#toast")).to_have_text("Chats imported: 1.")
     other.locator("#talks .talk a").click()
     expect(replies(other)).to_have_text(["a reply"])
     exported = json.loads(file.read_text())
@@ -334,6 +378,46 @@ def test_history_is_exported_and_imported(visit, tmp_path):
     other.locator("#open-settings").click()
     other.get_by_role("button", name="Delete all").click()
     expect(other.locator("#talks .talk")).to_have_count(0)
+
+
+def test_two_tabs_show_the_same_history(visit):
+    page = visit()
+    chosen(page, "reply")
+    other = page.context.new_page()
+    other.goto("/")
+    other.locator("#talks .talk a").click()
+    answers_with(page, "second reply")
+    say(page, "second question")
+    expect(replies(other)).to_have_text(["reply", "second reply"])
+    page.get_by_role("button", name="Delete “question”").click()
+    expect(other.locator("#talks .talk")).to_have_count(0)
+    expect(other.locator("#welcome")).to_be_visible()
+
+
+def test_a_browser_that_keeps_nothing_still_chats(visit):
+    page = visit()
+    page.add_init_script("indexedDB.open = () => { throw new Error('forbidden') }; for (const name of ['localStorage', 'sessionStorage']) Object.defineProperty(window, name, { get() { throw new Error('forbidden') } })")
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    expect(page.locator("#toast")).to_contain_text("does not let this page store chats")
+    chosen(page, "reply")
+    expect(replies(page)).to_have_text(["reply"])
+    expect(page.locator("#talks .talk")).to_have_count(1)
+
+
+def test_one_of_several_models_is_chosen(visit):
+    page = visit()
+    names = ["first", "second"]
+    page.route("**/v1/models", lambda route: route.fulfill(json={"object": "list", "data": [{"id": name} for name in names]}))
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    answers_with(page, "reply")
+    page.get_by_role("combobox", name="Model").select_option("second")
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    with page.expect_request("**/v1/chat/completions") as sent:
+        say(page, "question")
+    assert sent.value.post_data_json["model"] == "second"
 
 
 def test_a_failure_is_told_and_retried(visit):
