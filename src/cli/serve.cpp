@@ -8,6 +8,7 @@
 #include <csignal>
 #include <cstdlib>
 #include <memory>
+#include <span>
 
 #include "cli/commands.h"
 #include "cli/options.h"
@@ -25,7 +26,7 @@ namespace {
 struct Options : RunOptions {
   std::string model = "smollm2", host = "127.0.0.1", name;
   uint16_t port = 8080;
-  std::vector<std::string> adapters;
+  std::vector<std::string> also, adapters;
   std::string adapter_folder;
   int64_t replies = 8, most_requests = 256, drain = 30;
   GateOptions gate;
@@ -54,10 +55,11 @@ HttpLimits limits_of(const Options& options) {
 
 bool is_loopback(const std::string& host) { return host == "localhost" || host == "::1" || host.starts_with("127."); }
 
-EngineOptions engine_options(const Options& options, const Model& model) {
+// models: that share the memory.
+EngineOptions engine_options(const Options& options, const Model& model, int64_t models) {
   EngineOptions out;
   out.cache = options.feeding.cache_for(model);
-  const int64_t affordable = int64_t(available_memory() / 2) / KvCache::bytes_per_row(model.config, out.cache);
+  const int64_t affordable = int64_t(available_memory() / 2) / models / KvCache::bytes_per_row(model.config, out.cache);
   out.cache_rows = std::min(model.config.context * options.replies, std::max(affordable, KvCache::page_rows));
   out.sequences = options.replies;
   out.prompt_chunk = options.feeding.chunk;
@@ -72,41 +74,86 @@ std::string name_of(const Options& options, const ModelSource& source) {
   return last.empty() ? source.path().parent_path().filename().string() : last;
 }
 
-std::pair<std::string, std::filesystem::path> split_at_equals(const std::string& option, const std::string& text) {
+struct Named {
+  std::string name, what;
+};
+Named split_at_equals(const std::string& option, const std::string& text, const char* expected) {
   const size_t equals = text.find('=');
-  if (equals == 0 || equals == text.npos || equals + 1 == text.size()) throw Error("{} {}: expected NAME=FOLDER", option, text);
+  if (equals == 0 || equals == text.npos || equals + 1 == text.size()) throw Error("{} {}: expected {}", option, text, expected);
   return {text.substr(0, equals), text.substr(equals + 1)};
 }
 
+struct Served {  // a model of this server
+  ModelSource source;
+  ModelConfig config;
+  ServiceOptions options;
+  Model model = {};
+  EngineOptions engine = {};
+  std::unique_ptr<Service> service = nullptr;
+};
+
+Served make_served(const Options& options, const std::string& reference, const std::string& name, const std::string& version) {
+  Served served{open_model(reference), {}, {}};
+  served.options.name = name.empty() ? name_of(options, served.source) : name;
+  served.options.version = version;
+  served.options.gate = options.gate;
+  served.options.gate.local = is_loopback(options.host);
+  if (const char* key = std::getenv("HADAL_API_KEY")) served.options.gate.key = key;
+  served.options.sampling = sampling_for(options.sampling, served.source.path());
+  served.options.stops = options.sampling.stop;
+  served.options.most_requests = options.most_requests;
+  served.options.adapter_folder = options.adapter_folder;
+  served.config = options.feeding.masked(served.source.config());
+  served.options.sampling.check(served.config.vocab);
+  return served;
+}
+
+std::vector<Served> all_served(const Options& options, const std::string& version) {
+  std::vector<Served> all;
+  all.push_back(make_served(options, options.model, "", version));
+  for (const std::string& text : options.also) {
+    const Named also = split_at_equals("--also", text, "NAME=MODEL");
+    all.push_back(make_served(options, also.what, also.name, version));
+  }
+  for (const std::string& text : options.adapters) {
+    const Named adapter = split_at_equals("--adapter", text, "NAME=FOLDER or NAME@MODEL=FOLDER");
+    const size_t at = adapter.name.find('@');
+    const auto of = at == adapter.name.npos
+                        ? all.begin()
+                        : std::ranges::find(all, adapter.name.substr(at + 1), [](const Served& served) { return served.options.name; });
+    if (of == all.end()) throw Error("--adapter {}: there is no model {}", text, adapter.name.substr(at + 1));
+    of->options.adapters.emplace_back(adapter.name.substr(0, at), adapter.what);
+  }
+  return all;
+}
+
 void run(const Options& options, const std::string& version) {
-  const ModelSource source = open_model(options.model);
-  ServiceOptions service_options;
-  service_options.name = name_of(options, source);
-  service_options.version = version;
-  service_options.gate = options.gate;
-  service_options.gate.local = is_loopback(options.host);
-  if (const char* key = std::getenv("HADAL_API_KEY")) service_options.gate.key = key;
-  service_options.sampling = sampling_for(options.sampling, source.path());
-  service_options.stops = options.sampling.stop;
-  service_options.most_requests = options.most_requests;
-  for (const std::string& adapter : options.adapters) service_options.adapters.push_back(split_at_equals("--adapter", adapter));
-  service_options.adapter_folder = options.adapter_folder;
-  const ModelConfig config = options.feeding.masked(source.config());
-  service_options.sampling.check(config.vocab);
+  std::vector<Served> all = all_served(options, version);
   std::signal(SIGPIPE, SIG_IGN);  // a log's reader that goes away ends no server
   allow_many_files();
   HttpServer server(options.host, options.port, limits_of(options));  // an address that is taken is told before the model is loaded
-  Model model = load_model(source, config, options.weights, options.drafting);
-  const EngineOptions engine = engine_options(options, model);
-  keep_within(model, options.weights, engine.cache, engine.cache_rows, engine.max_rows);
   std::string problem;
-  Service service(service_options, source.tokenizer(), source.chat_template(), model, engine, [&](const std::string& what) {
-    problem = what;
-    server.stop();
-  });
-  put(fmt::format("{} at http://{}:{}/v1, {} tokens a reply, room for {} in all{}\n", service_options.name, options.host, server.port(),
-                  with_commas(service.room()), with_commas(engine.cache_rows),
-                  service_options.gate.key.empty() && service_options.gate.keys.empty() ? "" : ", with API keys"));
+  WeightOptions weights = options.weights;
+  weights.memory /= int64_t(all.size());
+  for (Served& served : all) served.model = load_model(served.source, served.config, weights, options.drafting);
+  for (Served& served : all) {
+    served.engine = engine_options(options, served.model, int64_t(all.size()));
+    keep_within(served.model, weights, served.engine.cache, served.engine.cache_rows, served.engine.max_rows);
+    served.service = std::make_unique<Service>(
+        served.options, served.source.tokenizer(), served.source.chat_template(), served.model, served.engine,
+        [&](const std::string& what) {
+          problem = what;
+          server.stop();
+        },
+        all[0].service.get());
+  }
+  Service& service = *all[0].service;
+  const bool with_keys = !all[0].options.gate.key.empty() || !all[0].options.gate.keys.empty();
+  put(fmt::format("{} at http://{}:{}/v1, {} tokens a reply, room for {} in all{}\n", all[0].options.name, options.host, server.port(),
+                  with_commas(service.room()), with_commas(all[0].engine.cache_rows), with_keys ? ", with API keys" : ""));
+  for (const Served& other : std::span(all).subspan(1))
+    put(fmt::format("{} beside it, {} tokens a reply, room for {} in all\n", other.options.name, with_commas(other.service->room()),
+                    with_commas(other.engine.cache_rows)));
   flush_output();
   server.run([&](const HttpCall& call, const std::shared_ptr<HttpReply>& reply) { service.handle(call, reply); },
              [&] {
@@ -189,7 +236,11 @@ A setting comes from its flag, else from HADAL_SERVE_... in the environment, els
       ->check(CLI::Range(int64_t(0), int64_t(86400)))
       ->type_name("SECONDS")
       ->capture_default_str();
-  command->add_option("--adapter", options->adapters, "a LoRA adapter of the model, and what clients call it; may be given again")
+  command->add_option("--also", options->also, "another model beside it, and what clients call it; may be given again")
+      ->type_name("NAME=MODEL");
+  command
+      ->add_option("--adapter", options->adapters,
+                   "a LoRA adapter of the model, or of another (NAME@MODEL=FOLDER), and what clients call it; may be given again")
       ->type_name("NAME=FOLDER");
   command
       ->add_option("--adapter-folder", options->adapter_folder,

@@ -197,6 +197,16 @@ TokenizeCall parse_tokenize_call(const std::string& body) {
 
 std::vector<int32_t> parse_tokens(const std::string& body) { return Field::of_body(body)["tokens"].tokens(); }
 
+std::vector<std::string> names_in(const std::string& text) try {
+  const Field body = Field::of_body(text);
+  std::vector<std::string> names;
+  for (const char* key : {"model", "base_model_name", "lora_name"})
+    if (body[key].is_text()) names.push_back(body[key].text());
+  return names;
+} catch (const ApiError&) {  // whoever reads the body in earnest says so
+  return {};
+}
+
 AdapterCall parse_adapter_call(const std::string& text) {
   const Field body = Field::of_body(text);
   const std::string name = body["lora_name"].text();

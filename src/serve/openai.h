@@ -43,6 +43,8 @@ struct AdapterCall {  // as vLLM has it
 };
 AdapterCall parse_adapter_call(const std::string& body);
 
+std::vector<std::string> names_in(const std::string& body);  // of the model, and of adapters to be changed; none: nothing to be read
+
 struct ModelEntry {
   std::string id;
   int64_t created, context;

@@ -40,19 +40,32 @@ std::string names_of(const std::vector<ModelEntry>& models) {
 }  // namespace
 
 Service::Service(ServiceOptions options, Tokenizer tokenizer, std::optional<ChatTemplate> chat_template, const Model& model,
-                 const EngineOptions& engine, std::function<void(const std::string&)> failed)
+                 const EngineOptions& engine, std::function<void(const std::string&)> failed, Service* first)
     : options_(std::move(options)),
+      first_(first ? *first : *this),
+      shared_(first ? first->shared_ : std::make_shared<Shared>(options_.gate)),
       config_(model.config),
       tokenizer_(std::move(tokenizer)),
       chat_template_(std::move(chat_template)),
       end_tokens_(end_tokens(config_, tokenizer_)),
       created_(now()),
-      gate_(options_.gate, metrics_),
+      metrics_(shared_->metrics),
+      gate_(shared_->gate),
+      draining_(shared_->draining),
+      requests_(shared_->requests),
+      started_(shared_->started),
       engine_(model, engine, std::move(failed)),
       card_(model_card_json({options_.name, options_.version, chat_template_.has_value()}, model, engine, engine_.cache_rows())),
       adapters_(model) {
+  const auto check_is_free = [](const std::vector<ModelEntry>& taken, const std::string& name) {
+    if (std::ranges::find(taken, name, &ModelEntry::id) != taken.end()) throw Error("two models or adapters are called {}", name);
+  };
+  if (first) {
+    check_is_free(all_models(), options_.name);
+    first->others_.push_back(this);
+  }
   for (const auto& [name, folder] : options_.adapters) {
-    if (name == options_.name || adapters_.find(name)) throw Error("two models or adapters are called {}", name);
+    check_is_free(all_models(), name);
     adapters_.put(name, folder);
   }
 }
@@ -89,7 +102,7 @@ void Service::handle(HttpCall call, const std::shared_ptr<HttpReply>& to) {
       if (call.path != route.path && !(route.answer == &Service::models && call.path.starts_with("/v1/models/"))) continue;
       if (call.method == route.method) {
         if (call.method != "GET" || call.path.starts_with("/v1/")) gate_.check_key(call);
-        return (this->*route.answer)(call, reply);
+        return (service_for(call).*route.answer)(call, reply);
       }
       allowed = route.method;
     }
@@ -244,10 +257,30 @@ void Service::models(const HttpCall& call, const std::shared_ptr<HttpReply>& rep
   answer(reply, 200, model_json(*one));
 }
 
+std::vector<ModelEntry> Service::own_models() const {
+  std::vector<ModelEntry> own{{options_.name, created_, room(), ""}};
+  for (const auto& [name, entry] : adapters_.all()) own.push_back({name, entry.created, room(), options_.name});
+  return own;
+}
+
 std::vector<ModelEntry> Service::all_models() const {
-  std::vector<ModelEntry> all{{options_.name, created_, room(), ""}};
-  for (const auto& [name, entry] : adapters_.all()) all.push_back({name, entry.created, room(), options_.name});
+  std::vector<ModelEntry> all = first_.own_models();
+  for (const Service* other : first_.others_) {
+    const std::vector<ModelEntry> more = other->own_models();
+    all.insert(all.end(), more.begin(), more.end());
+  }
   return all;
+}
+
+// This one, too, for whatever names none that there is: it says so.
+Service& Service::service_for(const HttpCall& call) {
+  if (others_.empty() || call.method != "POST") return *this;
+  for (const std::string& name : names_in(call.body)) {
+    if (serves(name)) return *this;
+    for (Service* other : others_)
+      if (other->serves(name)) return *other;
+  }
+  return *this;
 }
 
 void Service::check_may_change_adapters(const HttpCall& call) const {
@@ -259,7 +292,10 @@ void Service::check_may_change_adapters(const HttpCall& call) const {
 void Service::load_adapter(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {
   check_may_change_adapters(call);
   const AdapterCall asked = parse_adapter_call(call.body);
-  if (asked.name == options_.name) throw ApiError(400, fmt::format("lora_name: '{}' is the model itself", asked.name), "lora_name");
+  const std::vector<ModelEntry> all = all_models();
+  const auto taken = std::ranges::find(all, asked.name, &ModelEntry::id);
+  if (taken != all.end() && taken->parent != options_.name)
+    throw ApiError(400, fmt::format("lora_name: '{}' is a model itself, or an adapter of another", asked.name), "lora_name");
   if (asked.path.empty()) throw ApiError(400, "lora_path: expected a folder, found nothing", "lora_path");
   const std::string name = asked.name;
   adapters_.load(name, path_within(options_.adapter_folder, asked.path), [this, name, reply](const std::string& problem) {

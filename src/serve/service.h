@@ -35,11 +35,12 @@ struct ServiceOptions {
   std::filesystem::path adapter_folder;
 };
 
-class Service {
+class Service {  // one model. The first of a server takes all calls, and hands those to the others that name them or their adapters
  public:
-  // chat_template empty: a base model, which has no chat. failed: see EngineThread. Error: as Engine's
+  // chat_template empty: a base model, which has no chat. failed: see EngineThread. first: of the same server, which outlives this one;
+  // null: this is it. Error: as Engine's; a name that is taken
   Service(ServiceOptions options, Tokenizer tokenizer, std::optional<ChatTemplate> chat_template, const Model& model,
-          const EngineOptions& engine, std::function<void(const std::string&)> failed);
+          const EngineOptions& engine, std::function<void(const std::string&)> failed, Service* first = nullptr);
   void handle(HttpCall call, const std::shared_ptr<HttpReply>& to);
   void drain() { draining_ = true; }  // from now on /ready says no and nothing new is begun
   std::string reload() { return gate_.reload(); }
@@ -77,7 +78,9 @@ class Service {
   std::shared_ptr<const Adapter> check_model(
       const std::string& name) const;                          // the adapter of that name; none: the model itself. ApiError 404
   void check_may_change_adapters(const HttpCall& call) const;  // ApiError 403
-  std::vector<ModelEntry> all_models() const;
+  bool serves(const std::string& name) const { return name == options_.name || adapters_.find(name); }
+  Service& service_for(const HttpCall& call);
+  std::vector<ModelEntry> own_models() const, all_models() const;  // with their adapters; of all services
   const ChatTemplate& chat_template() const;
   Prompt prompt_of(const TextOrTokens& text) const;
   std::vector<Prompt> prompts_of(const Call& call) const;
@@ -86,20 +89,32 @@ class Service {
   void submit(const HttpCall& from, std::vector<Request> requests, std::function<void()> expire, const std::shared_ptr<HttpReply>& reply);
   void start(const HttpCall& from, const Call& call, const Dialect& dialect, const std::shared_ptr<HttpReply>& reply);
 
+  struct Shared {  // of all services of a server
+    explicit Shared(const GateOptions& options) : gate(options, metrics) {}
+    Metrics metrics;
+    Gate gate;
+    std::atomic<bool> draining{false};
+    std::atomic<int64_t> requests{0};  // of the engines
+    std::atomic<uint64_t> started{0};  // replies without a seed of their own
+  };
+
   const ServiceOptions options_;
+  Service& first_;
+  std::vector<Service*> others_;  // of the first
+  const std::shared_ptr<Shared> shared_;
   const ModelConfig& config_;
   const Tokenizer tokenizer_;
   const std::optional<ChatTemplate> chat_template_;
   const std::vector<int32_t> end_tokens_;
   const int64_t created_;
-  Metrics metrics_;
-  Gate gate_;
-  std::atomic<bool> draining_{false};
-  std::atomic<int64_t> requests_{0};  // of the engine
-  std::atomic<uint64_t> started_{0};  // replies without a seed of their own
-  EngineThread engine_;               // ends first: its requests point here
-  const std::string card_;            // JSON
-  AdapterShelf adapters_;             // its thread answers calls
+  Metrics& metrics_;  // of shared_, as what follows
+  Gate& gate_;
+  std::atomic<bool>& draining_;
+  std::atomic<int64_t>& requests_;
+  std::atomic<uint64_t>& started_;
+  EngineThread engine_;     // ends first: its requests point here
+  const std::string card_;  // JSON
+  AdapterShelf adapters_;   // its thread answers calls
 };
 
 }  // namespace hadal

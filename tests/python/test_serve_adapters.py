@@ -109,7 +109,7 @@ def test_what_cannot_be_loaded(server, shelf, tmp_path):
     assert change(server, "load", "first", "broken")[0] == 400
     (shelf / "broken" / "adapter_config.json").write_text('{"use_dora": true}')
     assert "DoRA is not supported" in change(server, "load", "first", "broken")[1]
-    assert change(server, "load", "tiny", "one") == (400, "lora_name: 'tiny' is the model itself")
+    assert change(server, "load", "tiny", "one") == (400, "lora_name: 'tiny' is a model itself, or an adapter of another")
     assert change(server, "load", "first") == (400, "lora_path: expected a folder, found nothing")
     assert change(server, "load", "", "one")[0] == 400
     assert text_of(server, "first") == kept, "what could not be loaded has replaced nothing"
@@ -170,3 +170,67 @@ def test_a_thousand_swaps_under_load(server):
     for text in texts:
         assert seen[text] and set(seen[text]) <= allowed[text], text
     assert set().union(*map(set, seen.values())) == set().union(*allowed.values()), "both versions have answered"
+
+
+@pytest.fixture(scope="module")
+def other_model(tmp_path_factory):
+    lite = read_golden(GOLDEN / "deepseek_v2_lite")
+    return copy_of(tmp_path_factory.mktemp("other") / "lite", lite.model, TEMPLATE, max_position_embeddings=2048)
+
+
+@pytest.fixture(scope="module")
+def pair_of_models(hadal, model, other_model, shelf):
+    layers = adapters.linear_layers(adapters.shapes_of(other_model))
+    adapters.write(shelf / "lite_one", adapters.draw(layers, 1))
+    adapters.write(shelf / "lite_two", adapters.draw(layers, 2))
+    server = Server(hadal, model, "--also", f"lite={other_model}", "--adapter", f"first={shelf / 'one'}", "--adapter", f"fine@lite={shelf / 'lite_one'}",
+                    "--adapter-folder", shelf)  # fmt: skip
+    yield server
+    assert server.end() == 0
+
+
+def test_two_models_answer_under_their_names(hadal, model, other_model, shelf, pair_of_models):
+    server = pair_of_models
+
+    def alone(*arguments):
+        done = hadal.run("generate", *arguments, "-p", "the thing", "--max-tokens", 24, "--temperature", 0, "--logit-bias", "299=-100", "--json")
+        return json.loads(done.stdout)["text"]
+
+    expected = {"tiny": alone(model), "first": alone(model, "--adapter", shelf / "one"), "lite": alone(other_model),
+                "fine": alone(other_model, "--adapter", shelf / "lite_one")}  # fmt: skip
+    assert len(set(expected.values())) == 4
+    names = [*expected] * 8
+    with concurrent.futures.ThreadPoolExecutor(16) as crowd:
+        assert list(crowd.map(lambda name: text_of(server, name), names)) == [expected[name] for name in names]
+    assert server.call("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "max_tokens": 1})[1]["model"] == "tiny", "the first"
+
+
+def test_two_models_are_listed(pair_of_models):
+    listed = {entry.id: (entry.max_model_len, getattr(entry, "parent", None)) for entry in pair_of_models.client.models.list()}
+    assert listed == {"tiny": (4096, None), "first": (4096, "tiny"), "lite": (2048, None), "fine": (2048, "lite")}
+    with pytest.raises(openai.NotFoundError, match="there is no 'absent' here, only 'tiny', 'first', 'lite', 'fine'"):
+        say(pair_of_models, "absent")
+    status, error = pair_of_models.call("/v1/chat/completions", {"model": 5, "messages": [{"role": "user", "content": "x"}]})
+    assert status == 400 and error["error"]["param"] == "model"
+
+
+def test_adapters_go_to_their_model(pair_of_models):
+    server = pair_of_models
+    before = text_of(server, "fine")
+    assert change(server, "load", "fine", "lite_two")[0] == 200, "its name says whose it is"
+    assert text_of(server, "fine") != before
+    assert change(server, "load", "first", "lite_one")[0] == 400, "of the other model"
+    assert change(server, "load", "lite", "one")[0] == 400
+    assert server.call("/v1/load_lora_adapter", {"lora_name": "more", "lora_path": "lite_one", "base_model_name": "tiny"})[0] == 400
+    request = {"lora_name": "first", "lora_path": "lite_one", "base_model_name": "lite"}
+    assert "an adapter of another" in server.call("/v1/load_lora_adapter", request)[1]["error"]["message"]
+    assert change(server, "unload", "fine")[0] == 200
+    assert {entry.id for entry in server.client.models.list()} == {"tiny", "first", "lite"}
+
+
+def test_names_must_differ(hadal, model, shelf):
+    for options in (["--also", f"tiny={model}"], ["--adapter", f"tiny={shelf / 'one'}"], ["--also", f"b={model}", "--adapter", f"b={shelf / 'one'}"]):
+        done = hadal.run("serve", model, "--port", 0, "--name", "tiny", *options, expect=1)
+        assert "two models or adapters are called" in done.stderr
+    assert "expected NAME=MODEL" in hadal.run("serve", model, "--port", 0, "--also", "x", expect=1).stderr
+    assert "there is no model y" in hadal.run("serve", model, "--port", 0, "--adapter", f"a@y={shelf / 'one'}", expect=1).stderr
