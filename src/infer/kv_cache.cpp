@@ -96,10 +96,74 @@ bool KvCache::reserve(KvRows& sequence, int64_t rows) {
   return true;
 }
 
+bool KvCache::fits(const KvRows& sequence, int64_t rows, int64_t more) const {
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    const int64_t held = sequence.pages.empty() ? 0 : int64_t(sequence.pages[g].size());
+    if (groups_[g].pages_for(rows) - held > int64_t(groups_[g].free.size()) + more) return false;
+  }
+  return true;
+}
+
 void KvCache::release(KvRows& sequence) {
   for (size_t g = 0; g < sequence.pages.size(); ++g)
-    groups_[g].free.insert(groups_[g].free.end(), sequence.pages[g].rbegin(), sequence.pages[g].rend());
+    groups_[g].free.insert(groups_[g].free.end(), sequence.pages[g].rbegin(), sequence.pages[g].rend() - sequence.borrowed);
   sequence = {};
+}
+
+bool KvCache::can_share() const {
+  return std::ranges::all_of(groups_, [](const Group& g) { return g.mask.window == 0; });
+}
+
+PageSet KvCache::lend(KvRows& sequence, int64_t count) {
+  CHECK(can_share() && (sequence.borrowed + count) * page_rows <= sequence.length);
+  PageSet lent;
+  for (const std::vector<int32_t>& pages : sequence.pages) {
+    const auto first = pages.begin() + sequence.borrowed;
+    lent.emplace_back(first, first + count);
+  }
+  sequence.borrowed += count;
+  return lent;
+}
+
+void KvCache::borrow(KvRows& sequence, const PageSet& pages) {
+  CHECK(can_share() && sequence.turned == 0 && pages.size() == groups_.size());
+  sequence.pages.resize(groups_.size());
+  const int64_t count = int64_t(pages.front().size());
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    std::vector<int32_t>& own = sequence.pages[g];
+    const int64_t known = std::min(count, int64_t(own.size()) - sequence.borrowed);
+    const auto first = own.begin() + sequence.borrowed;
+    groups_[g].free.insert(groups_[g].free.end(), first, first + known);
+    std::copy_n(pages[g].begin(), known, first);
+    own.insert(first + known, pages[g].begin() + known, pages[g].end());
+  }
+  sequence.borrowed += count;
+}
+
+bool KvCache::take(PageSet& pages, int64_t count) {
+  if (count > free_pages()) return false;
+  pages.resize(groups_.size());
+  for (size_t g = 0; g < groups_.size(); ++g) {
+    std::vector<int32_t>& free = groups_[g].free;
+    pages[g].insert(pages[g].end(), free.end() - count, free.end());
+    free.resize(free.size() - size_t(count));
+  }
+  return true;
+}
+
+void KvCache::give_back(PageSet& pages) {
+  for (size_t g = 0; g < pages.size(); ++g) groups_[g].free.insert(groups_[g].free.end(), pages[g].rbegin(), pages[g].rend());
+  pages.clear();
+}
+
+std::vector<std::span<std::byte>> KvCache::memory(const PageSet& pages) const {
+  std::vector<std::span<std::byte>> all;
+  for (const Place& place : group_of_) {
+    const Group& g = groups_[size_t(place.group)];
+    for (const int32_t page : pages[size_t(place.group)])
+      all.emplace_back(storage_.data() + g.offset + (place.index * g.pages + page) * g.page_bytes, size_t(g.page_bytes));
+  }
+  return all;
 }
 
 int64_t KvCache::most_droppable(int64_t rows, int64_t first) const {
@@ -112,7 +176,7 @@ int64_t KvCache::most_droppable(int64_t rows, int64_t first) const {
 }
 
 void KvCache::drop(KvRows& sequence, int64_t first, int64_t count) {
-  CHECK(count <= most_droppable(sequence.length, first));
+  CHECK(count <= most_droppable(sequence.length, first) && sequence.borrowed == 0);
   for (size_t g = 0; g < groups_.size(); ++g) {
     if (groups_[g].mask.window > 0) continue;
     std::vector<int32_t>& pages = sequence.pages[g];
@@ -143,7 +207,7 @@ std::vector<std::byte*> KvCache::pages_of(int64_t layer, const KvRows& sequence)
   const Group& g = groups_[size_t(place.group)];
   std::vector<std::byte*> all;
   for (const int32_t page : sequence.pages[size_t(place.group)])
-    all.push_back(storage_.data() + g.offset + (place.index * g.pages + page) * page_bytes_);
+    all.push_back(storage_.data() + g.offset + (place.index * g.pages + page) * g.page_bytes);
   return all;
 }
 

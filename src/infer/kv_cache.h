@@ -1,6 +1,7 @@
 // Pages of token rows. It knows how many bytes a page has and which layers forget what, not what attention keeps in a row.
 #pragma once
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "core/mat.h"
@@ -10,10 +11,13 @@
 
 namespace hadal {
 
-struct KvRows {                             // what one sequence holds
-  std::vector<std::vector<int32_t>> pages;  // of each group of layers: the sinks' pages, then a ring or, without a window, all
-  int64_t length = 0;                       // rows written
-  int64_t turned = 0;                       // pages that were dropped: where the rings begin
+using PageSet = std::vector<std::vector<int32_t>>;  // pages of each group of layers
+
+struct KvRows {          // what one sequence holds
+  PageSet pages;         // of a group with a window: the sinks' pages, then a ring; of another: all
+  int64_t length = 0;    // rows written
+  int64_t turned = 0;    // pages that were dropped: where the rings begin
+  int64_t borrowed = 0;  // the first pages belong to somebody else: they are read only, and not freed
 };
 
 // Layers with the same mask are a group with pages of its own. A group without a window keeps every row of a sequence; one with a window
@@ -25,13 +29,22 @@ class KvCache {
   // type f32, f16 or i8; rows of all sequences together, the sequences being at most so many at a time. Of spare_rows rows that were
   // written, all but one may be taken back (`length` lowered) without a window missing any. Error: no memory
   KvCache(const ModelConfig& config, DType type, int64_t rows, int64_t sequences = 1, int64_t spare_rows = 1);
-  bool reserve(KvRows& sequence, int64_t rows);  // room for `rows` in all; false: no page free, nothing changed
-  void release(KvRows& sequence);                // its pages are free again, its length 0
+  bool reserve(KvRows& sequence, int64_t rows);                         // room for `rows` in all; false: no page free, nothing changed
+  bool fits(const KvRows& sequence, int64_t rows, int64_t more) const;  // would reserve() do, had each group `more` free pages?
+  void release(KvRows& sequence);                                       // its pages are free again, its length 0
   // Pages first .. first + count - 1 are free again, and what lay behind them has moved up. Not more than most_droppable: behind them stay
   // as many full pages as a window can touch, and sinks lie before them.
   void drop(KvRows& sequence, int64_t first, int64_t count);
   int64_t most_droppable(int64_t rows, int64_t first) const;        // of a sequence with so many rows; 0: none
   int64_t first_kept(int64_t layer, const KvRows& sequence) const;  // the page behind the sinks' from which on the layer has all
+
+  // Full pages may be shared by sequences that begin alike, where no layer has a window.
+  bool can_share() const;
+  PageSet lend(KvRows& sequence, int64_t count);        // its next `count` pages become the caller's, who keeps them while it is alive
+  void borrow(KvRows& sequence, const PageSet& pages);  // instead of its next pages, which become free if it has them
+  bool take(PageSet& pages, int64_t count);             // of each group; false: no page free, nothing changed
+  void give_back(PageSet& pages);                       // free again
+  std::vector<std::span<std::byte>> memory(const PageSet& pages) const;  // in a fixed order
 
   // The page of rows index * page_rows .. of a sequence, for a layer; with a window only if it is a sink's or in the ring.
   std::byte* page(int64_t layer, const KvRows& sequence, int64_t index) const;

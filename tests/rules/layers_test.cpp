@@ -64,9 +64,11 @@ std::string objection(const SourceFile& file, const Include& include) {
   if (starts_with_any(include.path, {"torch/", "ATen/", "c10/"}) && file.folder != "train") return "torch lives in src/train only";
   if (include.path.ends_with("intrin.h") && file.folder != "kernels") return "instructions live in src/kernels only";
   const bool speaks_formats = file.folder == "model" || file.folder == "serve" || file.folder == "cli";
-  if (starts_with_any(include.path, {"nlohmann/", "simdjson", "boost/beast", "boost/asio", "boost/json", "openssl/"}) &&
+  if (starts_with_any(include.path, {"nlohmann/", "simdjson", "boost/beast", "boost/asio", "boost/json"}) &&
       (file.extension != ".cpp" || !speaks_formats))
     return "JSON and HTTP libraries live in .cpp files of model, serve and cli only";
+  if (include.path.starts_with("openssl/") && (file.extension != ".cpp" || (!speaks_formats && file.folder != "infer")))
+    return "digests and TLS live in .cpp files of model, infer, serve and cli only";
   return "";
 }
 
