@@ -238,12 +238,13 @@ std::string size_in_bytes(std::string& text) {
 }
 }  // namespace
 
+CLI::Option* add_size(CLI::App* command, const std::string& name, int64_t& bytes, const std::string& help) {
+  return command->add_option(name, bytes, help)->transform(CLI::Validator(size_in_bytes, "SIZE"))->type_name("SIZE");
+}
+
 void add_memory(CLI::App* command, WeightOptions& options) {
-  command
-      ->add_option("--memory", options.memory,
-                   "keep all of it within so much memory, like 5.7GB: routed experts that do not fit stay on disk")
-      ->transform(CLI::Validator(size_in_bytes, "SIZE"))
-      ->type_name("SIZE");
+  add_size(command, "--memory", options.memory,
+           "keep all of it within so much memory, like 5.7GB: routed experts that do not fit stay on disk");
 }
 
 void keep_within(Model& model, const WeightOptions& weights, DType cache, int64_t cache_rows, int64_t max_rows) {

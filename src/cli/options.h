@@ -66,7 +66,8 @@ Model load_model(const ModelSource& source, ModelConfig config, const WeightOpti
 void add_adapter(CLI::App* command, std::string& folder);                                    // --adapter
 std::shared_ptr<const Adapter> open_adapter(const Model& model, const std::string& folder);  // none where there is no folder
 
-void add_memory(CLI::App* command, WeightOptions& options);  // --memory
+CLI::Option* add_size(CLI::App* command, const std::string& name, int64_t& bytes, const std::string& help);  // takes 5.7GB and the like
+void add_memory(CLI::App* command, WeightOptions& options);                                                  // --memory
 // Leaves routed experts on disk where the model, the cache and activations take more than --memory grants. Error: it is too little.
 void keep_within(Model& model, const WeightOptions& weights, DType cache, int64_t cache_rows, int64_t max_rows);
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
 #include <memory>
 #include <span>
 
@@ -18,6 +19,7 @@
 #include "core/memory.h"
 #include "infer/kv_cache.h"
 #include "infer/model.h"
+#include "plan/machine.h"
 #include "serve/service.h"
 
 namespace hadal {
@@ -29,9 +31,12 @@ struct Options : RunOptions {
   std::vector<std::string> also, adapters;
   std::string adapter_folder;
   int64_t replies = 8, most_requests = 256, drain = 30;
+  std::string prefix_folder;
+  int64_t prefix_bytes = 10'000'000'000;
   GateOptions gate;
   HttpLimits limits;
   int64_t body = 32 << 20, head = 16 << 10, idle_seconds = 75, body_seconds = 60, write_seconds = 30;
+  Options() { feeding.chunk = 256; }  // what prompts share is counted in chunks
 };
 
 // Each open stream is an open file; services often start with room for 1,024.
@@ -55,6 +60,17 @@ HttpLimits limits_of(const Options& options) {
 
 bool is_loopback(const std::string& host) { return host == "localhost" || host == "::1" || host.starts_with("127."); }
 
+// Of whatever the bytes in the cache depend on beside the tokens: other weights, formats or instructions make other ones.
+std::string identity_of(const Options& options, const Model& model, const EngineOptions& engine) {
+  std::string all = fmt::format("{} {} {} {} {} {} {}", HADAL_VERSION, options.weights.text(), int(engine.cache), engine.prompt_chunk,
+                                options.feeding.sinks, options.feeding.top_blocks, probe_machine(false).isa);
+  for (const auto& file : model.files) {
+    const auto written = std::filesystem::last_write_time(file->path()).time_since_epoch().count();
+    all += fmt::format(" {} {} {}", std::filesystem::canonical(file->path()).string(), file->bytes().size(), written);
+  }
+  return all;
+}
+
 // models: that share the memory.
 EngineOptions engine_options(const Options& options, const Model& model, int64_t models) {
   EngineOptions out;
@@ -65,6 +81,7 @@ EngineOptions engine_options(const Options& options, const Model& model, int64_t
   out.prompt_chunk = options.feeding.chunk;
   out.max_rows = options.feeding.chunk + options.most_requests;
   out.drafting = options.drafting;
+  if (!options.prefix_folder.empty()) out.disk = {options.prefix_folder, identity_of(options, model, out), options.prefix_bytes};
   return out;
 }
 
@@ -247,6 +264,13 @@ A setting comes from its flag, else from HADAL_SERVE_... in the environment, els
                    "clients may load, swap and remove adapters, from within this folder; with "
                    "keys, those that `hadal keys add --admin` made")
       ->type_name("FOLDER");
+  command
+      ->add_option(
+          "--prefix-folder", options->prefix_folder,
+          "keep what was read of prompts there when memory is short and at the end: whoever begins alike after a restart waits less")
+      ->type_name("DIR");
+  add_size(command, "--prefix-bytes", options->prefix_bytes, "at most so much in that folder; what was used longest ago goes first")
+      ->default_str("10GB");
   add_access(command, *options);
   add_limits(command, *options);
   add_run(command, *options);

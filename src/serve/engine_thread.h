@@ -19,6 +19,7 @@ class EngineThread {
   uint64_t submit(Request request);  // Error: as Engine::submit
   void cancel(uint64_t id);
   int64_t cache_rows() const { return engine_.cache_rows(); }
+  EngineFigures figures() const { return engine_.figures(); }
 
  private:
   void run();

@@ -42,8 +42,8 @@ Job::~Job() { context_.requests -= size(); }
 void Job::attach(int64_t index, Request& request) {
   Choice* choice = &choices_[size_t(index)];
   request.on_token = [job = shared_from_this(), choice](const Token& token) { return job->on_token(*choice, token); };
-  if (stream_ && index % per_prompt_ == 0)
-    request.on_read = [job = shared_from_this(), choice](int64_t read) { job->on_read(*choice, read); };
+  if (index % per_prompt_ == 0)
+    request.on_read = [job = shared_from_this(), choice](int64_t read, int64_t cached) { job->on_read(*choice, read, cached); };
   if (echoed_logprobs_) {  // who judges texts counts tokens: the one that ends the reply is told too
     stop_tokens_ = std::exchange(request.stop_tokens, {});
     request.on_prompt_token = [choice](const Token& token) {
@@ -76,11 +76,10 @@ void Job::take(Choice& choice, const std::vector<ReplyPiece>& pieces) {
     (piece.kind == ReplyPiece::Kind::reasoning ? choice.said.reasoning : choice.said.text) += piece.text;
 }
 
-void Job::on_read(Choice& choice, int64_t read) {
-  choice.read = read;
-  int64_t all = 0;
-  for (size_t i = 0; i < choices_.size(); i += size_t(per_prompt_)) all += choices_[i].read;
-  send(format_->progress(all, usage_));
+void Job::on_read(Choice& choice, int64_t read, int64_t cached) {
+  read_ += read - std::exchange(choice.read, read);
+  usage_.cached += cached - std::exchange(choice.cached, cached);
+  if (stream_) send(format_->progress(read_, usage_));
 }
 
 bool Job::on_token(Choice& choice, const Token& token) {

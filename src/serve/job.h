@@ -37,13 +37,14 @@ class Job : public std::enable_shared_from_this<Job> {  // after its requests ha
   struct Choice {
     ReplyStream text;
     Delta said;  // whole replies: everything; streams: what comes with the next event
-    int64_t prompt_tokens, read = 0, tokens = 0;
+    int64_t prompt_tokens, tokens = 0;
+    int64_t read = 0, cached = 0;                     // of the prompt
     std::chrono::steady_clock::time_point last = {};  // token
   };
   void take(Choice& choice, const std::vector<ReplyPiece>& pieces);
   void send(const std::string& events);
   void send(Choice& choice);
-  void on_read(Choice& choice, int64_t read);
+  void on_read(Choice& choice, int64_t read, int64_t cached);
   bool on_token(Choice& choice, const Token& token);
   void on_finish(Choice& choice, Finish how);
   void send_timeout();
@@ -58,6 +59,7 @@ class Job : public std::enable_shared_from_this<Job> {  // after its requests ha
   const std::shared_ptr<HttpReply> reply_;
   std::vector<Choice> choices_;
   Usage usage_;
+  int64_t read_ = 0;  // of all prompts
   size_t finished_ = 0;
   bool lost_ = false;  // nobody reads any more
   std::atomic<bool> overdue_{false};

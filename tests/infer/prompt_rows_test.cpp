@@ -34,7 +34,7 @@ Request curious(Learned& learned, int64_t length) {
     for (int64_t r = 0; r < rows.rows; ++r) learned.hidden.emplace_back(rows.row(r), rows.row(r) + rows.cols);
   };
   request.on_prompt_token = [&learned](const Token& token) { learned.tokens.push_back(token); };
-  request.on_read = [&learned](int64_t read) { learned.read.push_back(read); };
+  request.on_read = [&learned](int64_t read, int64_t) { learned.read.push_back(read); };
   return request;
 }
 

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "core/error.h"
 #include "tests/infer/models.h"
 #include "tests/infer/replies.h"
 
