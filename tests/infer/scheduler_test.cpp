@@ -7,6 +7,7 @@
 #include <fstream>
 
 #include "core/error.h"
+#include "infer/adapter.h"
 #include "tests/infer/models.h"
 #include "tests/infer/replies.h"
 
