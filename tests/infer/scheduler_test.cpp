@@ -168,7 +168,7 @@ TEST_F(Scheduled, SaysHowMuchOfThePromptIsRead) {
     Reply reply;
     std::vector<std::pair<int64_t, int64_t>> told;
     Request request = request_behind(beginning_of(190, 0), reply, 3, 2, 1);
-    request.on_prompt = [&](int64_t read, int64_t found) { told.emplace_back(read, found); };
+    request.on_read = [&](int64_t read, int64_t found) { told.emplace_back(read, found); };
     engine.submit(std::move(request));
     run(engine);
     EXPECT_EQ(told.front(), std::pair(cached == 0 ? int64_t(64) : int64_t(193), cached));
