@@ -1,5 +1,8 @@
 #include "serve/adapter_shelf.h"
 
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <chrono>
 #include <exception>
@@ -62,6 +65,7 @@ std::map<std::string, AdapterShelf::Entry> AdapterShelf::all() const {
 }
 
 void AdapterShelf::run() {
+  (void)::setpriority(PRIO_PROCESS, id_t(::gettid()), 10);  // replies come first
   std::unique_lock lock(mutex_);
   for (;;) {
     const auto wanted = [this] { return stop_ || !orders_.empty(); };

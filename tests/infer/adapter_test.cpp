@@ -26,7 +26,7 @@ fs::path write_adapter(const ModelConfig& config, const std::string& name, int64
   Params<Weight> params = make_params<Weight>(config);
   std::vector<PlannedTensor> tensors;
   for_each_param(config, params, [&](const std::string& parameter, Shape shape, Role role, Weight&) {
-    if (role != Role::matrix) return;
+    if (role != Role::matrix || parameter.starts_with("model.layers." + std::to_string(config.layers))) return;  // the draft layer has none
     const std::string start = "base_model.model." + parameter.substr(0, parameter.size() - 6);
     tensors.push_back({start + "lora_A.weight", DType::f32, {rank, shape.cols}, 4});
     tensors.push_back({start + "lora_B.weight", DType::f32, {shape.rows, rank}, 4});
@@ -49,7 +49,8 @@ struct Reply {
 
 Request request_for(Reply& reply, std::shared_ptr<const Adapter> adapter, int i) {
   Request request;
-  for (int64_t t = 0; t < 1 + i * 37 % 90; ++t) request.prompt.push_back(int32_t((t * 31 + i * 17) % 97));
+  for (int64_t t = 0; t < 1 + i * 37 % 90; ++t)
+    request.prompt.push_back(int32_t((t % 11 * 31 + i * 17) % 97));  // repeats: there is something to guess
   request.sampling.temperature = i % 3 == 0 ? 0.f : 0.9f;
   request.sampling.seed = uint64_t(i);
   request.max_tokens = 10 + i % 5;
@@ -68,33 +69,38 @@ class AdaptersOfEveryKind : public testing::TestWithParam<NamedConfig> {};
 TEST_P(AdaptersOfEveryKind, MixedAdaptersDoNotTouchEachOther) {
   for (const DType type : {DType::f32, DType::w8}) {
     ModelConfig config = GetParam().config;
+    config.draft_layers = 1, config.load_draft = true;
     Model model = random_model(config, {.weights = type, .keep = {}}, 1);
     model.mla_expand_rows = 20;  // both algorithms
     const fs::path first = write_adapter(config, GetParam().name + "_1", 4, 1),
                    second = write_adapter(config, GetParam().name + "_2", 9, 2);
     const std::shared_ptr<const Adapter> adapters[] = {nullptr, load_adapter(model, first, "first"), load_adapter(model, second, "second")};
     constexpr int count = 12;
-    for (const Drafting drafting : {Drafting::off, Drafting::lookup}) {
-      const EngineOptions options{.cache = type == DType::f32 ? DType::f32 : DType::i8,
-                                  .cache_rows = count * 128,
-                                  .max_rows = 64,
-                                  .prompt_chunk = 32,
-                                  .drafting = drafting,
-                                  .draft_gain = 0};
-      std::vector<Reply> alone(count), together(count), plain(count);
-      for (int i = 0; i < count; ++i) {
-        for (auto* replies : {&alone, &plain}) {
-          Engine engine(model, options);
-          engine.submit(request_for((*replies)[size_t(i)], replies == &alone ? adapters[i % 3] : nullptr, i));
-          while (engine.step()) {
-          }
+    EngineOptions options{.cache = type == DType::f32 ? DType::f32 : DType::i8,
+                          .cache_rows = count * 128,
+                          .max_rows = 64,
+                          .prompt_chunk = 32,
+                          .drafting = Drafting::off,
+                          .draft_gain = 0};
+    std::vector<Reply> alone(count), plain(count);
+    for (int i = 0; i < count; ++i) {
+      for (auto* replies : {&alone, &plain}) {
+        Engine engine(model, options);
+        engine.submit(request_for((*replies)[size_t(i)], replies == &alone ? adapters[i % 3] : nullptr, i));
+        while (engine.step()) {
         }
-        EXPECT_EQ(alone[size_t(i)].logprobs == plain[size_t(i)].logprobs, i % 3 == 0)
-            << "an adapter is felt, and only where it is asked for";
       }
+      EXPECT_EQ(alone[size_t(i)].logprobs == plain[size_t(i)].logprobs, i % 3 == 0) << "an adapter is felt, and only where it is asked for";
+    }
+    for (const Drafting drafting : {Drafting::off, Drafting::lookup, Drafting::mtp}) {
+      options.drafting = drafting;
+      std::vector<Reply> together(count);
       Engine engine(model, options);
       for (int i = 0; i < count; ++i) engine.submit(request_for(together[size_t(i)], adapters[i % 3], i));
       while (engine.step()) {
+      }
+      if (drafting == Drafting::mtp) {
+        EXPECT_GT(engine.drafts().drafted, 0);
       }
       for (int i = 0; i < count; ++i) {
         EXPECT_EQ(together[size_t(i)].tokens, alone[size_t(i)].tokens) << "request " << i;
@@ -102,6 +108,35 @@ TEST_P(AdaptersOfEveryKind, MixedAdaptersDoNotTouchEachOther) {
       }
     }
   }
+}
+
+// All begin alike: what one adapter has made of the beginning is of no use to another.
+TEST_P(AdaptersOfEveryKind, WhatIsKnownOfAPromptIsKnownOfOneAdapter) {
+  const ModelConfig config = GetParam().config;
+  const Model model = random_model(config, DType::f32, 1);
+  const std::shared_ptr<const Adapter> adapters[] = {nullptr,
+                                                     load_adapter(model, write_adapter(config, GetParam().name + "_3", 4, 3), "first"),
+                                                     load_adapter(model, write_adapter(config, GetParam().name + "_4", 4, 4), "second")};
+  const EngineOptions options{.cache = DType::f32, .cache_rows = 4096, .max_rows = 128, .prompt_chunk = 64};
+  const auto ask = [&](Engine& engine, int adapter) {
+    Reply reply;
+    Request request = request_for(reply, adapters[adapter], 3);
+    request.prompt.clear();
+    for (int32_t t = 0; t < 300; ++t) request.prompt.push_back(t * 31 % 97);
+    engine.submit(std::move(request));
+    while (engine.step()) {
+    }
+    return reply.logprobs;
+  };
+  std::vector<std::vector<float>> fresh;
+  for (int i = 0; i < 3; ++i) {
+    Engine engine(model, options);
+    fresh.push_back(ask(engine, i));
+  }
+  EXPECT_NE(fresh[0], fresh[1]);
+  EXPECT_NE(fresh[1], fresh[2]);
+  Engine engine(model, options);
+  for (const int i : {0, 1, 2, 1, 0, 2}) EXPECT_EQ(ask(engine, i), fresh[size_t(i)]) << "adapter " << i;
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, AdaptersOfEveryKind, testing::ValuesIn(small_configs()), [](const auto& info) { return info.param.name; });
@@ -152,6 +187,25 @@ TEST(Adapter, HasAGenerationOfItsContentAndOneModel) {
   } catch (const Error& e) {
     EXPECT_THAT(e.what(), testing::HasSubstr("adapter own was loaded for another model"));
   }
+}
+
+TEST(Adapter, StandsBesideExpertsFromDisk) {
+  const fs::path folder = fs::path(HADAL_SOURCE) / "tests/golden/deepseek_v2_lite/model";
+  const ModelConfig config = read_config(folder);
+  std::vector<Reply> replies(2);
+  for (const bool disk : {false, true}) {
+    Model model = load_model(config, open_checkpoint(folder));
+    if (disk)
+      model.experts = std::make_shared<ExpertStore>(model, 4 * ExpertStore::slot_bytes(model), Eviction::lru, DiskReader::Path::uring);
+    const auto adapter = load_adapter(model, write_adapter(config, "disk", 4, 1), "disk");
+    EXPECT_TRUE(adapter->has_experts);
+    Engine engine(model, {.cache = DType::f32, .cache_rows = 512, .max_rows = 1, .prompt_chunk = 1});
+    engine.submit(request_for(replies[disk], adapter, 1));
+    while (engine.step()) {
+    }
+  }
+  EXPECT_EQ(replies[0].tokens.size(), 11u);
+  EXPECT_EQ(replies[0].logprobs, replies[1].logprobs);
 }
 
 }  // namespace
