@@ -71,6 +71,20 @@ xgrammar::Grammar parse(const ReplyForm& form, const xgrammar::TokenizerInfo& to
   return std::get<xgrammar::Grammar>(made);
 }
 
+void replace_all(std::string& text, std::string_view what, std::string_view by) {
+  for (size_t at = 0; (at = text.find(what, at)) != std::string::npos; at += by.size()) text.replace(at, what.size(), by);
+}
+
+// What xgrammar 0.2.8 has not right in its classes of characters: strings of limited length may hold control characters and no escapes
+// there, and all may hold halves of surrogates, which are no UTF-8.
+xgrammar::Grammar with_json_characters(const xgrammar::Grammar& grammar) {
+  const std::string before = grammar.ToString();
+  std::string text = before;
+  replace_all(text, R"x( ::= (([^\"\\\r\n])))x", R"x( ::= (([^\0-\x1f\"\\\r\n]) | ("\\" [\"\\/bfnrt])))x");
+  replace_all(text, R"x([^\0-\x1f\"\\\r\n])x", R"x([^\0-\x1f\"\\\ud800-\udfff])x");
+  return text == before ? grammar : xgrammar::Grammar::FromEBNF(text);
+}
+
 const char* name_of(ReplyForm::Kind kind) {
   switch (kind) {
     case ReplyForm::Kind::json_schema:
@@ -125,7 +139,7 @@ struct Grammars::State {
       throw Error("{}: expected at most {} bytes, found {}", name_of(form.kind), longest_form, form.text.size());
     warning.clear();
     try {
-      xgrammar::Grammar grammar = parse(form, tokens);
+      xgrammar::Grammar grammar = with_json_characters(parse(form, tokens));
       if (after_reasoning) grammar = xgrammar::Grammar::Concat({xgrammar::Grammar::FromEBNF(line_breaks), grammar});
       if (!warning.empty()) throw Error("not supported: {}", warning);
       return std::make_shared<const Grammar>(Grammar{compiler.CompileGrammar(grammar), tokenizer, first_bytes});

@@ -108,6 +108,25 @@ void read_completion(const Field& body, const Sampling& defaults, Call& call) {
   options["include_usage"].read(call.include_usage);
 }
 
+void read_forms(const Field& body, Call& call) {
+  if (const Field format = body["response_format"]) {
+    const std::string type = format["type"].text();
+    if (type != "text" && type != "json_object" && type != "json_schema") format["type"].fail("text, json_object or json_schema");
+    if (type != "text") call.response_format = format.json();
+  }
+  if (const Field schema = body["guided_json"]) {
+    if (call.response_format.size() > 0) schema.fail("no response_format beside it");
+    const std::string text = schema.is_text() ? Field::of_body(R"({"schema":)" + schema.text() + "}")["schema"].json() : schema.json();
+    call.response_format = R"({"type":"json_schema","json_schema":{"schema":)" + text + "}}";
+  }
+  body["guided_regex"].read(call.guided_regex);
+  body["guided_grammar"].read(call.guided_grammar);
+  if (const Field choice = body["guided_choice"]) {
+    for (const Field& one : choice.items()) one.text();
+    call.guided_choice = choice.json();
+  }
+}
+
 std::vector<Message> read_messages(const Field& body) {
   const Field list = body["messages"];
   if (list.size() == 0) list.fail("a list of at least one message");

@@ -21,20 +21,6 @@ void read_tools(const Field& body, Call& call) {
   body["parallel_tool_calls"].read(call.parallel_tool_calls);
 }
 
-void read_format(const Field& body, Call& call) {
-  if (const Field format = body["response_format"]) {
-    const std::string type = format["type"].text();
-    if (type != "text" && type != "json_object" && type != "json_schema") format["type"].fail("text, json_object or json_schema");
-    if (type != "text") call.response_format = format.json();
-  }
-  body["guided_regex"].read(call.guided_regex);
-  body["guided_grammar"].read(call.guided_grammar);
-  if (const Field choice = body["guided_choice"]) {
-    for (const Field& one : choice.items()) one.text();
-    call.guided_choice = choice.json();
-  }
-}
-
 Call parse(const std::string& text, const Sampling& defaults) {
   const Field body = Field::of_body(text);
   Call call;
@@ -48,7 +34,7 @@ Call parse(const std::string& text, const Sampling& defaults) {
   if (top && !logprobs) top.fail("logprobs: true beside it");
   top.read(call.logprobs, 0, 20);
   read_tools(body, call);
-  read_format(body, call);
+  read_forms(body, call);
   read_effort(body["reasoning_effort"], call);
   if (const Field variables = body["chat_template_kwargs"]) {
     if (!variables.is_object()) variables.fail("an object");

@@ -15,6 +15,7 @@ Call parse(const std::string& text, const Sampling& defaults) {
   const Field body = Field::of_body(text);
   Call call;
   read_completion(body, defaults, call);
+  read_forms(body, call);
   if (!body["max_tokens"]) call.max_tokens = 16;  // as the original has it
   body["logprobs"].read(call.logprobs, 0, 20);
   body["echo"].read(call.echo);

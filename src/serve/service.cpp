@@ -7,6 +7,7 @@
 #include "infer/model.h"
 #include "serve/anthropic.h"
 #include "serve/embeddings.h"
+#include "serve/forms.h"
 #include "serve/job.h"
 #include "serve/model_card.h"
 #include "serve/openai.h"
@@ -25,10 +26,6 @@ void refuse_what_is_missing(const Call& call) {
     if (!field.empty()) throw ApiError(400, fmt::format("{}: {} not supported yet", name, what), name, "unsupported_parameter");
   };
   refuse(call.tools, "tools", "tools are");
-  refuse(call.response_format, "response_format", "formats other than text are");
-  refuse(call.guided_regex, "guided_regex", "guided replies are");
-  refuse(call.guided_choice, "guided_choice", "guided replies are");
-  refuse(call.guided_grammar, "guided_grammar", "guided replies are");
 }
 
 std::string names_of(const std::vector<ModelEntry>& models) {
@@ -48,6 +45,7 @@ Service::Service(ServiceOptions options, Tokenizer tokenizer, std::optional<Chat
       tokenizer_(std::move(tokenizer)),
       chat_template_(std::move(chat_template)),
       end_tokens_(end_tokens(config_, tokenizer_)),
+      grammars_(tokenizer_, config_.vocab, end_tokens_),
       created_(now()),
       metrics_(shared_->metrics),
       gate_(shared_->gate),
@@ -167,6 +165,16 @@ void Service::submit(const HttpCall& from, std::vector<Request> requests, std::f
   });
 }
 
+std::shared_ptr<const Grammar> Service::grammar_of(const Call& call, bool after_reasoning) {
+  const std::optional<AskedForm> asked = form_of(call);
+  if (!asked) return nullptr;
+  try {
+    return grammars_.compile(asked->form, after_reasoning);
+  } catch (const Error& error) {
+    throw ApiError(400, fmt::format("{}: {}", asked->field, error.what()), asked->field);
+  }
+}
+
 void Service::start(const HttpCall& from, const Call& call, const Dialect& dialect, const std::shared_ptr<HttpReply>& reply) {
   const std::shared_ptr<const Adapter> adapter = check_model(call.model);
   const std::string& name = adapter ? adapter->name : options_.name;
@@ -176,6 +184,8 @@ void Service::start(const HttpCall& from, const Call& call, const Dialect& diale
   const std::vector<Prompt> prompts = prompts_of(call);
   const int64_t count = int64_t(prompts.size()) * call.choices;
   check_load(count);
+  const bool after_reasoning = prompts[0].starts_in_reasoning;  // only a chat does, and it is one prompt
+  const std::shared_ptr<const Grammar> grammar = grammar_of(call, after_reasoning);
   int64_t prompt_tokens = 0;
   for (const Prompt& prompt : prompts) prompt_tokens += int64_t(prompt.tokens.size());
   Visit& visit = *from.visit;
@@ -195,6 +205,8 @@ void Service::start(const HttpCall& from, const Call& call, const Dialect& diale
     request.logprobs = call.logprobs;
     request.stop_tokens = end_tokens_;
     request.adapter = adapter;
+    request.grammar = grammar;
+    if (grammar && after_reasoning) request.free_until = {reasoning_end(tokenizer_)};
     job->attach(i, request);
     engine_.check(request);
     requests.push_back(std::move(request));

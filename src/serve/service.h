@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "infer/grammar.h"
 #include "model/chat_template.h"
 #include "model/prompt.h"
 #include "model/tokenizer.h"
@@ -87,6 +88,7 @@ class Service {  // one model. The first of a server takes all calls, and hands 
   void check_load(int64_t requests) const;  // ApiError: no room for so many more
   // expire: the call's time is over, whatever of its requests still runs is cancelled. From the server's thread
   void submit(const HttpCall& from, std::vector<Request> requests, std::function<void()> expire, const std::shared_ptr<HttpReply>& reply);
+  std::shared_ptr<const Grammar> grammar_of(const Call& call, bool after_reasoning);
   void start(const HttpCall& from, const Call& call, const Dialect& dialect, const std::shared_ptr<HttpReply>& reply);
 
   struct Shared {  // of all services of a server
@@ -106,6 +108,7 @@ class Service {  // one model. The first of a server takes all calls, and hands 
   const Tokenizer tokenizer_;
   const std::optional<ChatTemplate> chat_template_;
   const std::vector<int32_t> end_tokens_;
+  Grammars grammars_;
   const int64_t created_;
   Metrics& metrics_;  // of shared_, as what follows
   Gate& gate_;
