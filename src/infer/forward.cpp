@@ -47,14 +47,15 @@ Pass begin_pass(const Model& model, const Batch& batch, KvCache& kv, Scratch::Bu
   fill_rope(cos, sin, model, batch);
   std::vector<AdapterRows> adapters;
   for (const Segment& segment : batch.segments) append_rows(adapters, segment.adapter, segment.first_row, segment.rows);
+  std::ranges::stable_sort(adapters, {}, &AdapterRows::adapter);  // one's matrices are still in the cache for its next rows
   return {model, batch, kv, s, rows, {cos, sin, model.config.rope.layout == RopeLayout::pairs}, std::move(adapters), profile};
 }
 
 void project(std::initializer_list<Product> products, Mat<const float> x, std::span<const AdapterRows> rows, Scratch::Buffers& s) {
   matmul(products, input_for(products, x, s.codes));
   std::vector<Addition> additions;
-  for (const AdapterRows& a : rows)
-    for (const Product& p : products)
+  for (const Product& p : products)
+    for (const AdapterRows& a : rows)
       if (const LowRank w = a.adapter->beside(p.w))
         additions.push_back({p.out.rows_from(a.first, a.rows), x.rows_from(a.first, a.rows), w});
   add_low_rank(additions, s.low);

@@ -231,6 +231,7 @@ struct HttpServer::State {
     const std::string target(request.target());
     HttpCall call{std::string(request.method_string()), target.substr(0, target.find('?')), {}, std::move(request.body()), refusal};
     if (refusal != 0) call.body = std::move(reason);
+    if (const size_t mark = target.find('?'); mark != target.npos) call.query = target.substr(mark + 1);
     for (const auto& field : request) call.headers.emplace_back(field.name_string(), field.value());
     try {
       handler(std::move(call), exchange);

@@ -22,6 +22,7 @@ struct HttpCall {
   std::string body;
   int refusal = 0;  // not 0: the server itself says no, with this status and the reason in `body`
   std::shared_ptr<Visit> visit = {};
+  std::string query = {};                                // what stands behind the ?, as it came
   std::string_view header(std::string_view name) const;  // the first of that name, in whatever case; empty: there is none
 };
 

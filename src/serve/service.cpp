@@ -1,6 +1,7 @@
 #include "serve/service.h"
 
 #include <algorithm>
+#include <cctype>
 #include <chrono>
 #include <nlohmann/json.hpp>
 
@@ -26,6 +27,21 @@ void refuse_what_is_missing(const Call& call) {
     if (!field.empty()) throw ApiError(400, fmt::format("{}: {} not supported yet", name, what), name, "unsupported_parameter");
   };
   refuse(call.tools, "tools", "tools are");
+}
+
+// Of model=NAME, with %XX for bytes.
+std::vector<std::string> names_in_query(std::string_view query) {
+  constexpr std::string_view key = "model=";
+  if (!query.starts_with(key)) return {};
+  query = query.substr(key.size(), query.find('&') - key.size());
+  std::string name;
+  for (size_t i = 0; i < query.size(); ++i) {
+    const bool coded =
+        query[i] == '%' && i + 2 < query.size() && std::isxdigit(uint8_t(query[i + 1])) && std::isxdigit(uint8_t(query[i + 2]));
+    name += coded ? char(std::stoi(std::string(query.substr(i + 1, 2)), nullptr, 16)) : query[i];
+    if (coded) i += 2;
+  }
+  return {name};
 }
 
 std::string names_of(const std::vector<ModelEntry>& models) {
@@ -286,8 +302,8 @@ std::vector<ModelEntry> Service::all_models() const {
 
 // This one, too, for whatever names none that there is: it says so.
 Service& Service::service_for(const HttpCall& call) {
-  if (others_.empty() || call.method != "POST") return *this;
-  for (const std::string& name : names_in(call.body)) {
+  if (others_.empty()) return *this;
+  for (const std::string& name : call.method == "POST" ? names_in(call.body) : names_in_query(call.query)) {
     if (serves(name)) return *this;
     for (Service* other : others_)
       if (other->serves(name)) return *other;
