@@ -1,5 +1,7 @@
 #include "serve/openai.h"
 
+#include <fmt/chrono.h>
+
 #include <algorithm>
 #include <atomic>
 #include <charconv>
@@ -53,6 +55,8 @@ Message read_message(const Field& entry) {
 
 Json model_object(const ModelEntry& model) {
   Json json{{"id", model.id}, {"object", "model"}, {"created", model.created}, {"owned_by", "hadal"}, {"max_model_len", model.context}};
+  // And as Anthropic has it.
+  json.update({{"type", "model"}, {"display_name", model.id}, {"created_at", fmt::format("{:%FT%TZ}", fmt::gmtime(model.created))}});
   if (!model.parent.empty()) json["parent"] = model.parent;
   return json;
 }
@@ -254,7 +258,8 @@ std::string model_json(const ModelEntry& model) { return to_text(model_object(mo
 std::string models_json(const std::vector<ModelEntry>& models) {
   Json list = Json::array();
   for (const ModelEntry& model : models) list.push_back(model_object(model));
-  return to_text(Json{{"object", "list"}, {"data", std::move(list)}});
+  return to_text(Json{
+      {"object", "list"}, {"data", std::move(list)}, {"has_more", false}, {"first_id", models.front().id}, {"last_id", models.back().id}});
 }
 
 }  // namespace hadal

@@ -150,6 +150,12 @@ def test_errors_are_those_of_the_client(hadal, model, server, client):  # noqa: 
     assert locked.end() == 0
 
 
+def test_models_are_listed(client):
+    listed = client.models.list()
+    assert [(model.id, model.type, model.display_name) for model in listed] == [("tiny", "model", "tiny")] and not listed.has_more
+    assert client.models.retrieve("tiny").created_at.year >= 2020
+
+
 def test_pings_come_while_a_prompt_is_read(server):  # noqa: F811
     import urllib.request
 

@@ -2,10 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
+from conftest import ROOT
 from test_serve import ALWAYS_A, Server, model, server  # noqa: F401
 
 os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "LITELLM_LOCAL_MODEL_COST_MAP": "True", "LANGCHAIN_TRACING_V2": "false"}
@@ -102,6 +104,14 @@ def test_curl(server):  # noqa: F811
     large = json.dumps({"content": "the thing " * 50_000})
     done = subprocess.run(["curl", "-s", f"{server.base}/tokenize", "-H", "Expect: 100-continue", "-d", "@-"], input=large, capture_output=True, text=True, timeout=60)
     assert json.loads(done.stdout)["count"] > 50_000
+
+
+def test_the_openapi_document_has_every_route(server):  # noqa: F811
+    source = (ROOT / "src" / "serve" / "service.cpp").read_text()
+    routes = {(path, method.lower()) for method, path in re.findall(r'\{"(GET|POST)", "(/[^"]+)", &Service::', source)}
+    document = server.call("/openapi.json")[1]
+    told = {(path, method) for path, methods in document["paths"].items() for method in methods}
+    assert len(routes) > 10 and told - {("/v1/models/{model}", "get")} == routes
 
 
 def test_the_openapi_document_is_kept(server, tmp_path):  # noqa: F811
