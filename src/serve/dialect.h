@@ -41,6 +41,7 @@ struct Call {
   bool include_usage = false;    // at a stream's end
   bool return_progress = false;  // events of a stream while the prompt is read
   bool echo = false;             // the prompt before the reply
+  bool prompt_only = false;      // and no reply
   double timeout = 0;            // seconds for the whole reply; 0: none
   int64_t priority = 0;          // the greater come first
   // JSON as OpenAI's chat has it, whatever the dialect; empty: absent.

@@ -41,18 +41,18 @@ std::vector<float> MeanPool::unit(int64_t dimensions) const {
   return out;
 }
 
-EmbeddingJob::EmbeddingJob(std::atomic<int64_t>& requests, const EmbeddingCall& call, std::string model, std::shared_ptr<Visit> visit,
+EmbeddingJob::EmbeddingJob(const JobContext& context, const EmbeddingCall& call, std::string model, std::shared_ptr<Visit> visit,
                            std::shared_ptr<HttpReply> reply)
-    : requests_(requests),
+    : context_(context),
       call_(call),
       model_(std::move(model)),
       visit_(std::move(visit)),
       reply_(std::move(reply)),
       pools_(call.inputs.size()) {
-  requests_ += int64_t(pools_.size());
+  ++context_.requests;
 }
 
-EmbeddingJob::~EmbeddingJob() { requests_ -= int64_t(pools_.size()); }
+EmbeddingJob::~EmbeddingJob() { --context_.requests; }
 
 void EmbeddingJob::attach(size_t input, Request& request) {
   request.max_tokens = 1;
@@ -64,6 +64,8 @@ void EmbeddingJob::attach(size_t input, Request& request) {
 
 void EmbeddingJob::on_finish(int64_t tokens, Finish how) {
   tokens_ += tokens;
+  if (how != Finish::cancelled)
+    context_.metrics.prompt_read(tokens, std::chrono::duration<double>(Visit::Clock::now() - visit_->arrival).count());
   cancelled_ |= how == Finish::cancelled;
   if (++finished_ < pools_.size()) return;
   visit_->finish = !cancelled_ ? "stop" : overdue_ ? "timeout" : "cancelled";

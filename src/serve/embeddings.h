@@ -22,8 +22,8 @@ class MeanPool {
 
 class EmbeddingJob : public std::enable_shared_from_this<EmbeddingJob> {  // as Job is
  public:
-  // requests: see JobContext
-  EmbeddingJob(std::atomic<int64_t>& requests, const EmbeddingCall& call, std::string model, std::shared_ptr<Visit> visit,
+  // Counts as one request, however many inputs it has: clients send thousands at a time.
+  EmbeddingJob(const JobContext& context, const EmbeddingCall& call, std::string model, std::shared_ptr<Visit> visit,
                std::shared_ptr<HttpReply> reply);
   ~EmbeddingJob();
   void attach(size_t input, Request& request);
@@ -32,7 +32,7 @@ class EmbeddingJob : public std::enable_shared_from_this<EmbeddingJob> {  // as 
  private:
   void on_finish(int64_t tokens, Finish how);
 
-  std::atomic<int64_t>& requests_;
+  const JobContext context_;
   const EmbeddingCall call_;
   const std::string model_;
   const std::shared_ptr<Visit> visit_;

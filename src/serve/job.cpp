@@ -20,6 +20,7 @@ Job::Job(const JobContext& context, const Call& call, const Dialect& dialect, st
       dialect_(dialect),
       stream_(call.stream),
       echoed_logprobs_(call.echo && call.logprobs >= 0),
+      prompt_only_(call.prompt_only),
       per_prompt_(call.choices),
       format_(std::move(format)),
       visit_(std::move(visit)),
@@ -83,6 +84,7 @@ void Job::on_read(Choice& choice, int64_t read, int64_t cached) {
 }
 
 bool Job::on_token(Choice& choice, const Token& token) {
+  if (prompt_only_) return false;
   if (++choice.tokens == 1)
     context_.metrics.prompt_read(choice.prompt_tokens, seconds_since(visit_->arrival));
   else
@@ -99,6 +101,7 @@ bool Job::on_token(Choice& choice, const Token& token) {
 }
 
 void Job::on_finish(Choice& choice, Finish how) {
+  if (prompt_only_ && how == Finish::stop) how = Finish::length;
   const bool late = overdue_ && !choice.text.stopped() && how != Finish::length;
   if (!choice.text.stopped()) take(choice, choice.text.finish());
   choice.said.end = how == Finish::length || late ? End::length : choice.text.stopped() ? End::stop_text : End::stop;

@@ -51,7 +51,7 @@ class Job : public std::enable_shared_from_this<Job> {  // after its requests ha
 
   const JobContext context_;
   const Dialect& dialect_;
-  const bool stream_, echoed_logprobs_;
+  const bool stream_, echoed_logprobs_, prompt_only_;
   const int64_t per_prompt_;          // choices
   std::vector<int32_t> stop_tokens_;  // told like others, where logprobs are; elsewhere the engine's
   const std::unique_ptr<ReplyFormat> format_;

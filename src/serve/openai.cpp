@@ -104,7 +104,7 @@ void read_sampling(const Field& body, const Sampling& defaults, Call& call) {
 
 void read_completion(const Field& body, const Sampling& defaults, Call& call) {
   read_sampling(body, defaults, call);
-  body["max_tokens"].read(call.max_tokens, 1, 1 << 30);
+  body["max_tokens"].read(call.max_tokens, call.echo ? 0 : 1, 1 << 30);
   body["n"].read(call.choices, 1, 64);
   body["return_progress"].read(call.return_progress);
   const Field options = body["stream_options"];
@@ -156,8 +156,8 @@ void read_effort(const Field& effort, Call& call) {
   if (effort) call.template_variables = thinking_variables(effort.text() == "none" ? "off" : "on");
 }
 
-std::vector<TextOrTokens> read_prompts(const Field& prompt) {
-  const char* expected = "a string, token ids, or a list of up to 256 of either";
+std::vector<TextOrTokens> read_prompts(const Field& prompt, size_t most) {
+  const std::string expected = fmt::format("a string, token ids, or a list of up to {} of either", most);
   std::vector<TextOrTokens> prompts;
   const auto add = [&](const Field& one) {
     if (one.is_text())
@@ -172,7 +172,7 @@ std::vector<TextOrTokens> read_prompts(const Field& prompt) {
   } else if (prompt.size() > 0 && prompt.first().is_token()) {
     add(prompt);
   } else {
-    if (prompt.size() == 0 || prompt.size() > 256) prompt.fail(expected);
+    if (prompt.size() == 0 || prompt.size() > most) prompt.fail(expected);
     for (const Field& one : prompt.items()) add(one);
   }
   return prompts;
@@ -243,7 +243,7 @@ EmbeddingCall parse_embedding_call(const std::string& text) {
   const Field body = Field::of_body(text);
   EmbeddingCall call;
   body["model"].read(call.model);
-  call.inputs = read_prompts(body["input"]);
+  call.inputs = read_prompts(body["input"], 2048);
   std::string encoding = "float";
   body["encoding_format"].read(encoding);
   if (encoding != "float" && encoding != "base64") body["encoding_format"].fail("float or base64");

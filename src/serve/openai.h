@@ -15,7 +15,7 @@ void read_limits(const Field& body, Call& call);  // timeout, priority: what any
 void read_sampling(const Field& body, const Sampling& defaults, Call& call);    // and model, stops, stream: what all have
 void read_completion(const Field& body, const Sampling& defaults, Call& call);  // what both ways of completing have
 void read_effort(const Field& effort, Call& call);                              // of reasoning
-std::vector<TextOrTokens> read_prompts(const Field& prompt);
+std::vector<TextOrTokens> read_prompts(const Field& prompt, size_t most);
 void read_forms(const Field& body, Call& call);         // response_format and guided_*
 std::vector<Message> read_messages(const Field& body);  // of {"messages": [...]}
 std::string read_content(const Field& content);         // a string, or parts of which all are text

@@ -26,6 +26,14 @@ Call parse(const std::string& text, const Sampling& defaults) {
   Call call;
   call.messages = read_messages(body);
   read_completion(body, defaults, call);
+  bool goes_on = false;  // as vLLM has it
+  body["continue_final_message"].read(goes_on);
+  if (goes_on) {
+    if (call.messages.size() < 2 || call.messages.back().role != "assistant")
+      body["continue_final_message"].fail("a last message of the assistant, which goes on");
+    call.reply_start = call.messages.back().content;
+    call.messages.pop_back();
+  }
   body["max_completion_tokens"].read(call.max_tokens, 1, 1 << 30);
   bool logprobs = false;
   body["logprobs"].read(logprobs);

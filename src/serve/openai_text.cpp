@@ -14,13 +14,14 @@ using Json = nlohmann::ordered_json;
 Call parse(const std::string& text, const Sampling& defaults) {
   const Field body = Field::of_body(text);
   Call call;
+  body["echo"].read(call.echo);
   read_completion(body, defaults, call);
   read_forms(body, call);
   if (!body["max_tokens"]) call.max_tokens = 16;  // as the original has it
+  call.prompt_only = call.max_tokens == 0;
   body["logprobs"].read(call.logprobs, 0, 20);
-  body["echo"].read(call.echo);
   if (body["suffix"]) throw ApiError(400, "suffix: suffixes are not supported", "suffix", "unsupported_parameter");
-  call.prompts = read_prompts(body["prompt"]);
+  call.prompts = read_prompts(body["prompt"], 256);
   return call;
 }
 

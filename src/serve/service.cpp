@@ -160,6 +160,8 @@ std::vector<Prompt> Service::prompts_of(const Call& call) const {
 
 void Service::check_load(int64_t requests) const {
   if (draining_) throw ApiError(503, "the server is shutting down");
+  if (requests > options_.most_requests)
+    throw ApiError(400, fmt::format("prompts times n: expected at most {} replies together, found {}", options_.most_requests, requests));
   if (requests_ + requests > options_.most_requests)
     throw ApiError(429,
                    fmt::format("{} requests are running or waiting: more than {} are not taken", requests_.load(), options_.most_requests));
@@ -217,7 +219,7 @@ void Service::start(const HttpCall& from, const Call& call, const Dialect& diale
     request.prompt = prompts[size_t(i / call.choices)].tokens;
     request.sampling = call.sampling;
     request.sampling.seed += call.seeded ? uint64_t(i % call.choices) : started_++;
-    request.max_tokens = call.max_tokens > 0 ? call.max_tokens : room();
+    request.max_tokens = call.prompt_only ? 1 : call.max_tokens > 0 ? call.max_tokens : room();
     request.logprobs = call.logprobs;
     request.stop_tokens = end_tokens_;
     request.adapter = adapter;
@@ -252,10 +254,9 @@ void Service::embed(const HttpCall& call, const std::shared_ptr<HttpReply>& repl
   gate_.set_deadline(call, asked.timeout);
   if (asked.dimensions > config_.dim)
     throw ApiError(400, fmt::format("dimensions: expected at most {}, found {}", config_.dim, asked.dimensions), "dimensions");
-  const int64_t count = int64_t(asked.inputs.size());
-  check_load(count);
+  check_load(1);
   call.visit->model = name;
-  const auto job = std::make_shared<EmbeddingJob>(requests_, asked, name, call.visit, reply);
+  const auto job = std::make_shared<EmbeddingJob>(JobContext{tokenizer_, metrics_, requests_}, asked, name, call.visit, reply);
   std::vector<Request> requests;
   int64_t tokens = 0;
   for (const TextOrTokens& input : asked.inputs) {
@@ -267,7 +268,7 @@ void Service::embed(const HttpCall& call, const std::shared_ptr<HttpReply>& repl
     engine_.check(request);
     requests.push_back(std::move(request));
   }
-  gate_.admit(call, count, tokens);
+  gate_.admit(call, 1, tokens);
   submit(
       call, std::move(requests),
       [late = std::weak_ptr(job)] {

@@ -134,6 +134,12 @@ def test_embeddings(server):  # noqa: F811
     assert short == pytest.approx([value / norm(first[:5]) for value in first[:5]], abs=1e-6)
 
 
+def test_a_thousand_texts_are_embedded(server):  # noqa: F811
+    listed = server.client.embeddings.create(model="tiny", input=[f"thing {i % 9}" for i in range(1000)])
+    assert len(listed.data) == 1000 and listed.data[0].embedding == listed.data[999].embedding != listed.data[1].embedding
+    assert server.call("/ready")[1]["requests"] == 0
+
+
 @pytest.mark.parametrize(
     ("status", "param", "change"),
     [
@@ -167,7 +173,29 @@ def test_echo_tells_the_prompts_logprobs(server):  # noqa: F811
     listed = server.client.completions.create(model="tiny", prompt=text, max_tokens=1, echo=True, logprobs=2, temperature=0).choices[0].logprobs
     assert len(listed.tokens) == len(tokens) + 1 and listed.token_logprobs[0] is None and listed.top_logprobs[0] is None
     assert listed.text_offset[0] == 0 and listed.text_offset[-1] == sum(map(len, listed.tokens[:-1]))
+    alone = server.client.completions.create(model="tiny", prompt=text, max_tokens=0, echo=True, logprobs=2).choices[0]
+    assert alone.text == text and alone.finish_reason == "length" and alone.logprobs.token_logprobs == listed.token_logprobs[:-1]
+    assert server.call("/v1/completions", {"prompt": text, "max_tokens": 0})[0] == 400
     for at in range(1, len(tokens)):  # each as if the reply had begun there
         forced = {str(tokens[at]): 100}
         reply = server.client.completions.create(model="tiny", prompt=tokens[:at], max_tokens=1, logprobs=2, temperature=0, logit_bias=forced)
         assert reply.choices[0].logprobs.token_logprobs[0] == pytest.approx(listed.token_logprobs[at], abs=1e-4), at
+
+
+def test_a_chat_goes_on(server):  # noqa: F811
+    said = server.chat(max_tokens=12).choices[0].message.content
+    messages = [{"role": "user", "content": "the thing"}, {"role": "assistant", "content": "HADAL"}]
+    ask = lambda **more: server.client.chat.completions.create(model="tiny", max_tokens=8, temperature=0, messages=messages, **more)
+    goes_on = ask(extra_body={"continue_final_message": True})
+    text = server.call("/apply-template", {"messages": messages[:1]})[1]["prompt"] + "HADAL"
+    alone = server.client.completions.create(model="tiny", prompt=text, max_tokens=8, temperature=0)
+    assert goes_on.choices[0].message.content == alone.choices[0].text != said[:8]
+    assert goes_on.usage.prompt_tokens == alone.usage.prompt_tokens < ask().usage.prompt_tokens
+
+
+def test_more_than_ever_fits_is_not_told_to_come_back(hadal, model):  # noqa: F811
+    small = Server(hadal, model, "--most-requests", 2)
+    status, reply = small.call("/v1/completions", {"prompt": ["x", "y", "z"], "max_tokens": 1})
+    assert status == 400 and "at most 2" in reply["error"]["message"]
+    assert small.call("/v1/embeddings", {"input": ["x", "y", "z"]})[0] == 200
+    assert small.end() == 0
