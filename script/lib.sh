@@ -47,4 +47,9 @@ make_venv() {
   echo "$want" >"$stamp"
 }
 
+# Whether .venv has what the Python module is built with.
+can_build_module() {
+  .venv/bin/python -c 'import nanobind, os, sysconfig; raise SystemExit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' 2>/dev/null
+}
+
 cache_folder() { echo "${HADAL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/hadal}"; }

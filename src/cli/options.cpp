@@ -187,10 +187,9 @@ namespace {
 // Loads the draft layer too, where it is wanted and the checkpoint has one.
 void choose_draft(ModelConfig& config, const Checkpoint& checkpoint, Drafting drafting) {
   if (drafting != Drafting::mtp && drafting != Drafting::automatic) return;
-  const std::string layer = fmt::format("model.layers.{}.eh_proj.weight", config.layers);
-  config.load_draft = config.draft_layers > 0 && checkpoint.tensors.contains(layer);
+  config.load_draft = has_draft_layer(config, checkpoint);
   if (!config.load_draft && drafting == Drafting::mtp)
-    throw Error("--draft mtp: this checkpoint has no draft layer (no tensor {}); `--draft lookup` needs none", layer);
+    throw Error("--draft mtp: this checkpoint has no draft layer; `--draft lookup` needs none");
 }
 }  // namespace
 

@@ -14,6 +14,7 @@
 #include "compress/pack_model.h"
 #include "core/error.h"
 #include "core/files.h"
+#include "infer/model.h"
 #include "model/part_names.h"
 #include "model/presets.h"
 
@@ -89,8 +90,7 @@ void run(const Options& options) {
       const ModelSource source = open_model(options.paths[0]);
       ModelConfig config = source.config();
       const Checkpoint checkpoint = source.checkpoint();
-      config.load_draft =
-          config.draft_layers > 0 && checkpoint.tensors.contains(fmt::format("model.layers.{}.eh_proj.weight", config.layers));
+      config.load_draft = has_draft_layer(config, checkpoint);
       report = pack_model(config, *weights_of(config, checkpoint), folder, how);
       write_text_side(source, folder, options.weights.weights, config.load_draft ? 1 : 0);
     }

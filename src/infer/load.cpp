@@ -122,6 +122,10 @@ class Loader {
 
 }  // namespace
 
+bool has_draft_layer(const ModelConfig& config, const Checkpoint& checkpoint) {
+  return config.draft_layers > 0 && checkpoint.tensors.contains(fmt::format("model.layers.{}.eh_proj.weight", config.layers));
+}
+
 Model load_model(const ModelConfig& config, const Checkpoint& checkpoint, const LoadOptions& options) {
   return Loader(config, checkpoint, options).load();
 }

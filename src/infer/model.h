@@ -38,6 +38,8 @@ struct LoadOptions {
 // Error: names the tensor that is missing, extra or misshaped, expected and found.
 Model load_model(const ModelConfig& config, const Checkpoint& checkpoint, const LoadOptions& options = {});
 
+bool has_draft_layer(const ModelConfig& config, const Checkpoint& checkpoint);  // then config.load_draft may be set
+
 // For benchmarks without a checkpoint: activations stay of sane size. What the recipe leaves open becomes bf16.
 Model random_model(const ModelConfig& config, const Recipe& recipe, uint64_t seed);
 Model random_model(const ModelConfig& config, DType type, uint64_t seed);

@@ -1,5 +1,7 @@
 """The program under test (environment variable HADAL, otherwise the release build) and the tiny models it is tested with."""
 
+import importlib
+import importlib.util
 import os
 import pathlib
 import subprocess
@@ -99,3 +101,15 @@ def made(tmp_path_factory):
     done = subprocess.run([sys.executable, GOLDEN / "make.py", "--out", folder], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return folder
+
+
+@pytest.fixture(scope="session")
+def package():
+    """The Python package beside the program."""
+    folder = pathlib.Path(os.environ.get("HADAL_PACKAGE", ROOT / "build" / "release" / "python"))
+    if not list(folder.glob("hadal/_hadal*.so")):
+        if importlib.util.find_spec("nanobind") is None:
+            pytest.skip("the Python package is built where nanobind is (requirements.txt)")
+        pytest.fail(f"no Python package to test in {folder} (script/build release hadal_python makes it)")
+    sys.path.insert(0, str(folder))
+    return importlib.import_module("hadal")
