@@ -5,13 +5,14 @@
   bench/capacity.py --write                    puts them into docs/capacity.md; on an idle machine, some minutes
   bench/capacity.py --model path/to/model --weights w4 --clients 64
 
-Each request is a prompt of its own, so that no cache of prefixes helps. Measured is from the first request of `clients` at a time to the last.
+Each request is a prompt of its own, so that no cache of prefixes helps. Measured is from the first request to the last, `clients` at a time.
 """
 
 import argparse
 import concurrent.futures
 import datetime
 import http.client
+import itertools
 import json
 import os
 import pathlib
@@ -27,8 +28,14 @@ TARGET = 1200  # requests per second: the article's figure for V2, quantised, on
 
 def ask(port, ids, tokens):
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=600)
-    body = {"prompt": ids, "max_tokens": tokens, "temperature": 0, "stream": True, "logit_bias": {}, "stream_options": {"include_usage": True}}
-    body["ignore_eos"] = True
+    body = {
+        "prompt": ids,
+        "max_tokens": tokens,
+        "temperature": 0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "ignore_eos": True,
+    }
     start = time.perf_counter()
     connection.request("POST", "/v1/completions", json.dumps(body))
     reply = connection.getresponse()
@@ -53,7 +60,17 @@ def measure(port, clients, count, prompt, reply):
 
 
 def measured(options):
-    arguments = [ROOT / "build" / "release" / "hadal", "serve", options.model, "--port", "0", "--threads", options.threads, "--replies", "64"]
+    arguments = [
+        ROOT / "build" / "release" / "hadal",
+        "serve",
+        options.model,
+        "--port",
+        "0",
+        "--threads",
+        options.threads,
+        "--replies",
+        "64",
+    ]
     if options.weights:
         arguments += ["--weights", options.weights]
     server = subprocess.Popen(list(map(str, arguments)), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -88,7 +105,7 @@ def figure(number):
     return f"{number:,.0f}" if number >= 100 else f"{number:.1f}" if number >= 1 else f"{number:.2f}"
 
 
-def tables(options):
+def measured_table(options):
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     cpu = re.search(r"model name\s*:\s*(.+)", pathlib.Path("/proc/cpuinfo").read_text())[1]
     what = f"{pathlib.Path(options.model).name}{f' {options.weights}' if options.weights else ''}, {options.clients} clients at a time, {options.threads} threads"
@@ -98,10 +115,15 @@ def tables(options):
     yield "|---|---|---|---|---|---|---|---|"
     for name, prompt, reply, m in measured(options):
         core = m["requests"] / options.threads
-        yield (f"| {name} | {prompt} + {reply} | {figure(m['requests'])} | {figure(core)} | {figure(m['prompt'])} | {figure(m['reply'])} | {m['first']:.2f} s "
-               f"| {figure(TARGET / core)} |")
+        yield (
+            f"| {name} | {prompt} + {reply} | {figure(m['requests'])} | {figure(core)} | {figure(m['prompt'])} | {figure(m['reply'])} | {m['first']:.2f} s "
+            f"| {figure(TARGET / core)} |"
+        )
     yield ""
-    yield "Computed from [bench/results/hadal.md](../bench/results/hadal.md): seconds of a request = prompt / read + reply / written, both for the whole machine."
+
+
+def computed_table():
+    yield "Computed from [bench/results/hadal.md](../bench/results/hadal.md): seconds of a request = prompt / read + reply / written, both for the whole machine; where replies were measured one at a time (1), a lower bound."
     yield ""
     yield f"| shape, w4 | read tokens/s | written tokens/s (together) | request | requests/s per core | cores for {TARGET:,} requests/s |"
     yield "|---|---|---|---|---|---|"
@@ -117,11 +139,12 @@ def main():
     parser.add_argument("--weights", help="of hadal serve")
     parser.add_argument("--clients", type=int, default=32, help="at a time")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--computed", action="store_true", help="only the second table, which measures nothing")
     parser.add_argument("--write", action="store_true", help="into docs/capacity.md, between the lines that mark them")
     options = parser.parse_args()
     options.load = os.getloadavg()[0]
     lines = []
-    for line in tables(options):
+    for line in itertools.chain([] if options.computed else measured_table(options), computed_table()):
         print(line, flush=True)
         lines.append(line)
     if options.write:

@@ -24,6 +24,19 @@ from .tokenizer import Tokenizer
 Error.__module__ = "hadal"
 
 __all__ = [
-    "AsyncStream", "Config", "DeepSeekConfig", "DeepSeekModel", "DeepSeekOutput", "Error", "Model", "Piece", "Reply", "Stream",
-    "Tokenizer", "__version__", "cache_folder", "load", "pull",
+    "AsyncStream",
+    "Config",
+    "DeepSeekConfig",
+    "DeepSeekModel",
+    "DeepSeekOutput",
+    "Error",
+    "Model",
+    "Piece",
+    "Reply",
+    "Stream",
+    "Tokenizer",
+    "__version__",
+    "cache_folder",
+    "load",
+    "pull",
 ]

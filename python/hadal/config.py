@@ -53,8 +53,11 @@ class Config:
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in self._masks:
             known = name in self.__dict__ or hasattr(type(self), name)
-            raise AttributeError(f"{name} is as the model was trained: {', '.join(self._masks)} may be set" if known else
-                                 f"a config has no {name}: {', '.join(self._masks)} may be set")
+            raise AttributeError(
+                f"{name} is as the model was trained: {', '.join(self._masks)} may be set"
+                if known
+                else f"a config has no {name}: {', '.join(self._masks)} may be set"
+            )
         self._set(**{name.removeprefix("attention_"): value})
 
     def _set(self, **values: int | None) -> None:

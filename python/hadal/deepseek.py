@@ -1,10 +1,10 @@
-"""DeepSeekModel: the names that users of transformers know, over hadal.Model. torch is used where a tensor is given, never imported otherwise.
+"""DeepSeekModel: the names that users of transformers know, over hadal.Model. torch is used where a tensor is given, else never imported.
 
-    >>> from hadal import DeepSeekModel
-    >>> model = DeepSeekModel.from_pretrained(path)
-    >>> model.config.attention_window = 512
-    >>> model.generate([[1, 2, 3]], max_new_tokens=2).shape
-    (1, 5)
+>>> from hadal import DeepSeekModel
+>>> model = DeepSeekModel.from_pretrained(path)
+>>> model.config.attention_window = 512
+>>> model.generate([[1, 2, 3]], max_new_tokens=2).shape
+(1, 5)
 """
 
 from __future__ import annotations
@@ -120,14 +120,14 @@ class DeepSeekModel:
     ) -> DeepSeekModel:
         """Loads a model: a folder, a .gguf file, or a name, "owner/name" on a hub.
 
-        A name is looked for in the cache folder (hadal.cache_folder()) and fetched from the hub when it is not there, unless local_files_only
-        or HF_HUB_OFFLINE=1 says no. "deepseek/v1" to "deepseek/v3" are a folder of that name in the cache, else the published checkpoints
+        A name is looked for in the cache folder (hadal.cache_folder()) and fetched from the hub when it is not there, unless
+        local_files_only or HF_HUB_OFFLINE=1 says no. "deepseek/v1" to "deepseek/v3" are a folder of that name in the cache, else the published checkpoints
         that are nearest to what articles call so: deepseek-coder-1.3b-instruct, DeepSeek-V2-Lite-Chat, DeepSeek-V3.
         dtype: a torch dtype, its name, or a type of hadal ("w4"); load_in_8bit and load_in_4bit are "w8" and "w4". Code in a repository is
         never run, so trust_remote_code changes nothing. options: see hadal.load.
         """
         if device_map not in (None, "cpu", "auto") and getattr(device_map, "type", None) != "cpu":
-            raise Error(f"device_map: expected \"cpu\" or \"auto\", this runs on the CPU; found {device_map!r}")
+            raise Error(f'device_map: expected "cpu" or "auto", this runs on the CPU; found {device_map!r}')
         name = os.fspath(pretrained_model_name_or_path)
         weights = "w4" if load_in_4bit else "w8" if load_in_8bit else _weights_of(torch_dtype if dtype is None else dtype)
         offline = local_files_only or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
@@ -230,7 +230,7 @@ class DeepSeekModel:
     def to(self, device: Any = "cpu", *_: Any, **__: Any) -> DeepSeekModel:
         """Stays on the CPU. Error: another device was asked for."""
         if str(device).split(":")[0] != "cpu":
-            raise Error(f"to: expected \"cpu\", found {device!r}; dtypes are chosen by from_pretrained(..., dtype=...)")
+            raise Error(f'to: expected "cpu", found {device!r}; dtypes are chosen by from_pretrained(..., dtype=...)')
         return self
 
     def __repr__(self) -> str:
@@ -254,16 +254,17 @@ def _find(name: str, offline: bool) -> str:
             if pathlib.Path(_hadal.cache_folder(), one).exists() or pathlib.Path(one).exists():
                 raise  # there is something, and it is no model
     wanted = published or name
-    steps = f"`hadal pull {wanted}` (or hadal.pull(\"{wanted}\")) fetches it where there is a network; a folder or a .gguf file is given by its path"
+    steps = f'`hadal pull {wanted}` (or hadal.pull("{wanted}")) fetches it where there is a network; '
+    steps += "a folder or a .gguf file is given by its path"
     if published:
         steps += f"; or put a model of your own, or a link to one, at {pathlib.Path(_hadal.cache_folder(), name)}"
     tried = f"tried the path, {' and '.join(str(pathlib.Path(_hadal.cache_folder(), one)) for one in (name, published) if one)}"
     if offline or ("/" not in wanted and wanted not in _hadal.known_models()):
-        raise Error(f"there is no model \"{name}\" here: {tried}; {steps}")
+        raise Error(f'there is no model "{name}" here: {tried}; {steps}')
     try:
         return _hadal.pull(wanted, 2)
     except Error as error:
-        raise Error(f"there is no model \"{name}\" here: {tried} and the hub ({error}); {steps}") from None
+        raise Error(f'there is no model "{name}" here: {tried} and the hub ({error}); {steps}') from None
 
 
 def _pass_on(stream: Stream, streamer: Any, batch: _Batch) -> None:

@@ -268,8 +268,8 @@ class Model:
     def chat(self, messages: Sequence[Message], *, stream: bool = False, max_tokens: int | None = None, **options: Any) -> Reply | Stream:
         """The answer to a conversation, like [{"role": "user", "content": "Hello"}]; with stream=True as it is written.
 
-        thinking=True or False: for models that reason when told to. tools: a list as the OpenAI interface has it. template_variables: further
-        ones of the chat template.
+        thinking=True or False: for models that reason when told to. tools: a list as the OpenAI interface has it. template_variables:
+        further ones of the chat template.
         """
         if not isinstance(messages, Sequence) or isinstance(messages, (str, bytes)) or not messages:
             raise Error(f"messages: expected a list like [{{'role': 'user', 'content': '...'}}], found {messages!r:.100}")
@@ -300,8 +300,10 @@ class Model:
 
     def _here(self) -> _hadal.Model:
         if self._process != os.getpid():
-            raise Error("this model was loaded before the process forked, and its threads stayed behind: load it in the child, or start the "
-                        "child with multiprocessing's \"spawn\"")
+            raise Error(
+                "this model was loaded before the process forked, and its threads stayed behind: load it in the child, or start the "
+                'child with multiprocessing\'s "spawn"'
+            )
         return self._core
 
     def _prompt_of(self, prompt: Prompt, variables: dict[str, Any]) -> tuple[np.ndarray, bool, bool]:
@@ -378,8 +380,9 @@ def load(
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**31):
             raise Error(f"{name}: expected a whole number of 1 or more, found {value!r}")
     masks = Masks(**{name: value or 0 for name, value in wanted.items()})
-    core = _hadal.load(os.fspath(model), masks, weights or "", cache or "", draft, list((keep or {}).items()), context or 0, replies, chunk,
-                       threads or 0)
+    core = _hadal.load(
+        os.fspath(model), masks, weights or "", cache or "", draft, list((keep or {}).items()), context or 0, replies, chunk, threads or 0
+    )
     return Model(core, masks)
 
 

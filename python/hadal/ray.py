@@ -8,12 +8,11 @@ or, from Python:
     import hadal.ray
     serve.run(hadal.ray.app("/srv/models/model.gguf", cores=8, max_replicas=4))
 
-Replicas are added while more than `busy` requests run in each and taken away when they are idle; one that is to go first finishes what runs
-in it. A replica that dies is replaced, and requests go to the others meanwhile. Each replica computes with cores of its own. Every node finds
-the model under the same name or path. Tools, several choices and structured output are answered by `hadal serve` behind a balancer (deploy/).
+Replicas are added while more than `busy` requests run in each and taken away when they are idle; one that is to go first finishes what
+runs in it. A replica that dies is replaced, and requests go to the others meanwhile. Each replica computes with cores of its own. Every
+node finds the model under the same name or path. Tools, several choices and structured output are answered by `hadal serve` behind a
+balancer (deploy/).
 """
-
-from __future__ import annotations
 
 import contextlib
 import fcntl
@@ -103,6 +102,10 @@ def _claim_cores(count: int) -> list[int]:
     return []
 
 
+def _usage(reply: hadal.Reply) -> dict[str, int]:
+    return {"prompt_tokens": reply.prompt_tokens, "completion_tokens": len(reply.ids), "total_tokens": reply.prompt_tokens + len(reply.ids)}
+
+
 @serve.deployment(health_check_period_s=2, health_check_timeout_s=30, graceful_shutdown_wait_loop_s=0.5, graceful_shutdown_timeout_s=120)
 @serve.ingress(api)
 class Server:
@@ -163,10 +166,6 @@ class Server:
         return {"status": "ready", "replica": self.replica}
 
 
-def _usage(reply: hadal.Reply) -> dict[str, int]:
-    return {"prompt_tokens": reply.prompt_tokens, "completion_tokens": len(reply.ids), "total_tokens": reply.prompt_tokens + len(reply.ids)}
-
-
 def app(
     model: str,
     name: str | None = None,
@@ -181,23 +180,42 @@ def app(
 ) -> serve.Application:
     """The application, for serve.run.
 
-    model: as hadal.load has it, found so on every node. name: what clients call it; default: the last part of model. cores: of each replica.
+    model: as hadal.load has it, found so on every node. name: what clients call it; default: the last part of model. cores: of each
+    replica.
     busy: requests running in each replica, on average, above which one more is started. most_requests: in one replica; more wait for room.
     drain: seconds that a replica which is to go has to finish what runs in it. options: of hadal.load.
     """
     if not 1 <= min_replicas <= max_replicas:
         raise hadal.Error(f"min_replicas, max_replicas: expected 1 <= min <= max, found {min_replicas} and {max_replicas}")
-    scaling = {"min_replicas": min_replicas, "initial_replicas": min_replicas, "max_replicas": max_replicas, "target_ongoing_requests": busy,
-               "upscale_delay_s": 5, "downscale_delay_s": 300}
+    scaling = {
+        "min_replicas": min_replicas,
+        "initial_replicas": min_replicas,
+        "max_replicas": max_replicas,
+        "target_ongoing_requests": busy,
+        "upscale_delay_s": 5,
+        "downscale_delay_s": 300,
+    }
     return Server.options(
-        autoscaling_config=scaling, max_ongoing_requests=most_requests, ray_actor_options={"num_cpus": cores}, graceful_shutdown_timeout_s=drain
+        autoscaling_config=scaling,
+        max_ongoing_requests=most_requests,
+        ray_actor_options={"num_cpus": cores},
+        graceful_shutdown_timeout_s=drain,
     ).bind(model, name or pathlib.Path(model).name, cores, options)
 
 
 def build(args: dict[str, str]) -> serve.Application:
     """For `serve run hadal.ray:build model=... cores=8`: app() with arguments as texts."""
-    numbers = {"cores": int, "min_replicas": int, "max_replicas": int, "busy": float, "most_requests": int, "drain": float, "context": int,
-               "replies": int, "attention_window": int}
+    numbers = {
+        "cores": int,
+        "min_replicas": int,
+        "max_replicas": int,
+        "busy": float,
+        "most_requests": int,
+        "drain": float,
+        "context": int,
+        "replies": int,
+        "attention_window": int,
+    }
     if "model" not in args:
         raise hadal.Error("expected model=..., as in: serve run hadal.ray:build model=/srv/models/model.gguf")
     return app(**{key: numbers.get(key, str)(value) for key, value in args.items()})

@@ -103,6 +103,21 @@ def made(tmp_path_factory):
     return folder
 
 
+def pytest_addoption(parser):
+    parser.addoption("--install", action="store_true", help="also `pip install .` into an environment of its own: some minutes")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--install"):
+        chosen = [item for item in items if item.get_closest_marker("install") is None]
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = chosen
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "install: takes minutes, run with --install")
+
+
 @pytest.fixture(scope="session")
 def package():
     """The Python package beside the program."""

@@ -23,7 +23,9 @@ ENDLESS = {"prompt": "x", "temperature": 0, "logit_bias": {"65": 100, "299": -10
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return copy_of(tmp_path_factory.mktemp("deploy") / "chatty", read_golden(GOLDEN / "llama").model, TEMPLATE, max_position_embeddings=65536)
+    return copy_of(
+        tmp_path_factory.mktemp("deploy") / "chatty", read_golden(GOLDEN / "llama").model, TEMPLATE, max_position_embeddings=65536
+    )
 
 
 def start(*arguments, **options):
@@ -34,7 +36,9 @@ def start(*arguments, **options):
 
 class Replica:
     def __init__(self, hadal, model, port=0):
-        self.process = start(hadal.program, "serve", model, "--port", port, "--name", "tiny", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.process = start(
+            hadal.program, "serve", model, "--port", port, "--name", "tiny", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
         line = self.process.stdout.readline()
         self.port = int(re.search(r"http://127\.0\.0\.1:(\d+)/v1", line)[1])
 
@@ -195,7 +199,12 @@ def test_kubernetes():
     annotations = deployment["template"]["metadata"]["annotations"]
     assert annotations["prometheus.io/port"] == str(port["containerPort"]) and annotations["prometheus.io/path"] == "/metrics"
     labels = deployment["template"]["metadata"]["labels"]
-    assert labels == deployment["selector"]["matchLabels"] == service["selector"] == documents["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"]
+    assert (
+        labels
+        == deployment["selector"]["matchLabels"]
+        == service["selector"]
+        == documents["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"]
+    )
     scaler = documents["HorizontalPodAutoscaler"]["spec"]
     assert scaler["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": documents["Deployment"]["metadata"]["name"]}
     assert deployment["replicas"] >= scaler["minReplicas"] >= 2 > documents["PodDisruptionBudget"]["spec"]["maxUnavailable"]
@@ -215,8 +224,13 @@ def test_systemd_unit(hadal, tmp_path):
     values = service_values()
     drain = int(re.search(r"--drain (\d+)", values["ExecStart"])[1])
     assert int(values["TimeoutStopSec"]) > drain
-    for key, value in {"DynamicUser": "yes", "ProtectSystem": "strict", "NoNewPrivileges": "yes", "Restart": "on-failure",
-                       "MemoryDenyWriteExecute": "yes"}.items():
+    for key, value in {
+        "DynamicUser": "yes",
+        "ProtectSystem": "strict",
+        "NoNewPrivileges": "yes",
+        "Restart": "on-failure",
+        "MemoryDenyWriteExecute": "yes",
+    }.items():
         assert values[key] == value, key
     if shutil.which("systemd-analyze") is None:
         pytest.skip("there is no systemd-analyze")

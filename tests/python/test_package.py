@@ -22,7 +22,9 @@ ENDLESS = {"logit_bias": {65: 100, 299: -100}, "max_tokens": 4000, "temperature"
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    return copy_of(tmp_path_factory.mktemp("package") / "chatty", read_golden(GOLDEN / "llama").model, TEMPLATE, max_position_embeddings=8192)
+    return copy_of(
+        tmp_path_factory.mktemp("package") / "chatty", read_golden(GOLDEN / "llama").model, TEMPLATE, max_position_embeddings=8192
+    )
 
 
 @pytest.fixture(scope="module")
@@ -57,8 +59,16 @@ def test_numbers_are_those_of_the_program(hadal, package, family, tmp_path):
 
 
 def test_sampling_is_that_of_the_program(hadal, model, path):
-    how = {"temperature": 0.9, "top_k": 40, "top_p": 0.9, "min_p": 0.01, "repeat_penalty": 1.1, "presence_penalty": 0.2,
-           "frequency_penalty": 0.1, "seed": 7}
+    how = {
+        "temperature": 0.9,
+        "top_k": 40,
+        "top_p": 0.9,
+        "min_p": 0.01,
+        "repeat_penalty": 1.1,
+        "presence_penalty": 0.2,
+        "frequency_penalty": 0.1,
+        "seed": 7,
+    }
     options = [text for name, value in how.items() for text in (f"--{name.replace('_', '-')}", value)]
     reply = model.generate([1, 2, 3], max_tokens=24, logit_bias={70: 1.5}, **how)
     assert reply.ids == program_ids(hadal, path, [1, 2, 3], "--max-tokens", 24, "--logit-bias", "70=1.5", *options)
@@ -146,6 +156,7 @@ def test_many_at_once_are_each_alone(model):
 def test_a_crowd_is_computed_together(package, path):
     """With room for all, a short request overtakes a long one that began before it."""
     with package.load(path) as model:
+
         async def crowd():
             long = model.stream_async([1, 2], **ENDLESS)
             await anext(long)
@@ -161,6 +172,7 @@ def test_a_crowd_is_computed_together(package, path):
 def test_who_leaves_frees_the_room(package, path, how):
     """The cache has room for one such reply: another begins only when the first has ended."""
     with package.load(path, context=4096, replies=1) as model:
+
         async def leave():
             stream = model.stream_async([1, 2], **ENDLESS)
             if how == "close":
@@ -306,10 +318,13 @@ def test_the_window_takes_effect(hadal, package, path, tmp_path):
         np.testing.assert_array_equal(narrow[:64], full[:64])
         assert np.abs(narrow[200:] - full[200:]).max() > 1e-3
         model.config.attention_sinks = 4
-        np.testing.assert_array_equal(model.logits(ids), hadal.logits(path, ids, tmp_path, "--attention-window", 64, "--attention-sinks", 4))
+        np.testing.assert_array_equal(
+            model.logits(ids), hadal.logits(path, ids, tmp_path, "--attention-window", 64, "--attention-sinks", 4)
+        )
         how = ("--max-tokens", 20, "--temperature", 0)
         assert model.generate(ids, max_tokens=20, temperature=0).ids == program_ids(
-            hadal, path, ids, "--attention-window", 64, "--attention-sinks", 4, *how)
+            hadal, path, ids, "--attention-window", 64, "--attention-sinks", 4, *how
+        )
         next(running)  # it goes on as it began
         running.close()
         model.config.attention_sinks = None
@@ -353,9 +368,9 @@ def test_a_name_that_is_not_here(package, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
     for name, options, expected in [
         ("deepseek/v1", {"local_files_only": True}, ["`hadal pull deepseek-ai/deepseek-coder-1.3b-instruct`", f"{tmp_path}/deepseek/v1"]),
-        ("deepseek/v1", {}, ["the hub (", "hadal.pull(\"deepseek-ai/deepseek-coder-1.3b-instruct\")"]),
+        ("deepseek/v1", {}, ["the hub (", 'hadal.pull("deepseek-ai/deepseek-coder-1.3b-instruct")']),
         ("owner/name", {"local_files_only": True}, ["`hadal pull owner/name`", "tried the path"]),
-        ("nonsense", {}, ["there is no model \"nonsense\" here"]),
+        ("nonsense", {}, ['there is no model "nonsense" here']),
     ]:
         with pytest.raises(package.Error) as error:
             package.DeepSeekModel.from_pretrained(name, **options)
@@ -422,7 +437,7 @@ def test_torch_tensors_come_back_as_such(deepseek):
 def test_what_deepseek_model_refuses(package, deepseek, path):
     said = [
         (lambda: package.DeepSeekModel.from_pretrained(path, device_map="cuda"), "device_map: expected"),
-        (lambda: deepseek.to("cuda"), "expected \"cpu\""),
+        (lambda: deepseek.to("cuda"), 'expected "cpu"'),
         (lambda: deepseek.generate([[1]], num_beams=4), "num_beams: expected 1"),
         (lambda: deepseek.generate([[1, 2]], attention_mask=[[1, 0]]), "expected padding in front"),
         (lambda: deepseek.generate([[1, 2]], attention_mask=[[1, 1, 1]]), "expected the shape of input_ids"),
@@ -442,8 +457,13 @@ def test_what_deepseek_model_refuses(package, deepseek, path):
 
 def run_python(package, code, *arguments):
     folder = os.path.dirname(os.path.dirname(package.__file__))
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)], capture_output=True, text=True, timeout=120,
-                          env=os.environ | {"PYTHONPATH": folder})
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"PYTHONPATH": folder},
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr == "", done.stderr
     return done.stdout
@@ -451,17 +471,23 @@ def run_python(package, code, *arguments):
 
 def test_a_program_may_end_in_the_middle(package, path):
     """Nothing is joined too late, nothing crashes, nothing is said: with a reply running and the model in a global."""
-    out = run_python(package, """
+    out = run_python(
+        package,
+        """
         import sys, hadal
         model = hadal.load(sys.argv[1])
         stream = model.stream([1, 2], max_tokens=4000, temperature=0, logit_bias={65: 100, 299: -100})
         print(next(stream)[0], "torch" in sys.modules)
-    """, path)
+    """,
+        path,
+    )
     assert out == "A False\n"
 
 
 def test_a_forked_child_is_told(package, path):
-    out = run_python(package, """
+    out = run_python(
+        package,
+        """
         import os, sys, hadal
         model = hadal.load(sys.argv[1])
         model.generate([1], max_tokens=2)
@@ -473,19 +499,25 @@ def test_a_forked_child_is_told(package, path):
                 print(error, flush=True)
             os._exit(0)
         os.waitpid(child, 0)
-    """, path)
+    """,
+        path,
+    )
     assert "before the process forked" in out
 
 
 def test_the_number_of_threads(package, path):
-    out = run_python(package, """
+    out = run_python(
+        package,
+        """
         import sys, hadal, hadal._hadal
         one = hadal.load(sys.argv[1], threads=1)
         first = one.generate([1, 2], max_tokens=20, temperature=0).ids
         del one
         two = hadal.load(sys.argv[1], threads=2)
         print(hadal._hadal.threads(), two.generate([1, 2], max_tokens=20, temperature=0).ids == first)
-    """, path)
+    """,
+        path,
+    )
     assert out == "2 True\n"
 
 
@@ -508,3 +540,24 @@ def test_types_are_told(package):
     from hadal import _hadal
 
     assert {name.rstrip(":") for name in names} == {name for name in dir(_hadal) if not name.startswith("_")} - {"version"}
+
+
+@pytest.mark.install
+def test_pip_install_into_a_clean_environment(path, tmp_path):
+    """`pip install .` as a stranger does it, then the article's snippet as printed."""
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    done = subprocess.run([python, "-m", "pip", "install", "--quiet", ROOT], capture_output=True, text=True, timeout=3600)
+    assert done.returncode == 0, done.stderr[-4000:]
+    (tmp_path / "deepseek").mkdir()
+    (tmp_path / "deepseek" / "v1").symlink_to(path)
+    code = """
+from hadal import DeepSeekModel
+model = DeepSeekModel.from_pretrained("deepseek/v1")
+model.config.attention_window = 512 # 设置滑动窗口大小
+print(model.config.attention_window, model.generate([[1, 2, 3]], max_new_tokens=4).shape)
+"""
+    done = subprocess.run(
+        [python, "-c", code], capture_output=True, text=True, cwd=tmp_path, timeout=120, env=os.environ | {"HADAL_CACHE": str(tmp_path)}
+    )
+    assert done.stdout == "512 (1, 7)\n", done.stderr
