@@ -45,6 +45,8 @@ class Config:
     begin_token: int
     end_tokens: list[int]
 
+    _wanted: Masks
+    _changed: Callable[[], Callable[[Masks], None] | None]
     _masks = ("attention_window", "attention_sinks", "attention_top_blocks")
 
     def __init__(self, numbers: dict[str, Any], masks: Masks, changed: Callable[[Masks], None]) -> None:

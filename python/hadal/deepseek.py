@@ -58,7 +58,7 @@ class DeepSeekOutput:
     logits: Any
 
     def __getitem__(self, which: int | str) -> Any:
-        return self.logits if which == "logits" else (self.logits,)[which]
+        return {0: self.logits, "logits": self.logits}[which]
 
 
 class _Batch:
@@ -245,20 +245,20 @@ def _weights_of(dtype: Any) -> str | None:
 
 def _find(name: str, offline: bool) -> str:
     """A path that exists, a name in the cache, what the hub has. Error says what was tried and what to do next."""
-    published = ARTICLE_NAMES.get(name)
-    for one in (name, published):
+    cache = pathlib.Path(_hadal.cache_folder())
+    names = [name, ARTICLE_NAMES[name]] if name in ARTICLE_NAMES else [name]
+    for one in names:
         try:
-            if one:
-                return _hadal.resolve(one)
+            return _hadal.resolve(one)
         except Error:
-            if pathlib.Path(_hadal.cache_folder(), one).exists() or pathlib.Path(one).exists():
+            if (cache / one).exists() or pathlib.Path(one).exists():
                 raise  # there is something, and it is no model
-    wanted = published or name
+    wanted = names[-1]
     steps = f'`hadal pull {wanted}` (or hadal.pull("{wanted}")) fetches it where there is a network; '
     steps += "a folder or a .gguf file is given by its path"
-    if published:
-        steps += f"; or put a model of your own, or a link to one, at {pathlib.Path(_hadal.cache_folder(), name)}"
-    tried = f"tried the path, {' and '.join(str(pathlib.Path(_hadal.cache_folder(), one)) for one in (name, published) if one)}"
+    if name in ARTICLE_NAMES:
+        steps += f"; or put a model of your own, or a link to one, at {cache / name}"
+    tried = f"tried the path, {' and '.join(str(cache / one) for one in names)}"
     if offline or ("/" not in wanted and wanted not in _hadal.known_models()):
         raise Error(f'there is no model "{name}" here: {tried}; {steps}')
     try:

@@ -11,7 +11,7 @@ import random
 import weakref
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
@@ -152,7 +152,12 @@ class AsyncStream(_Running, AsyncIterator[Piece]):
     async def _news(descriptor: int) -> None:
         loop = asyncio.get_running_loop()
         arrived = loop.create_future()
-        loop.add_reader(descriptor, lambda: arrived.done() or arrived.set_result(None))
+
+        def arrive() -> None:
+            if not arrived.done():
+                arrived.set_result(None)
+
+        loop.add_reader(descriptor, arrive)
         try:
             await arrived
         finally:
@@ -234,7 +239,13 @@ class Model:
         """Tokens that one prompt and its reply may have."""
         return self._core.room()
 
-    def generate(self, prompt: Prompt | Sequence[Prompt], *, max_tokens: int | None = 256, **options: Any) -> Reply | list[Reply]:
+    @overload
+    def generate(self, prompt: Prompt, *, max_tokens: int | None = 256, **options: Any) -> Reply: ...  # type: ignore[overload-overlap]
+
+    @overload
+    def generate(self, prompt: Sequence[Prompt], *, max_tokens: int | None = 256, **options: Any) -> list[Reply]: ...
+
+    def generate(self, prompt: Any, *, max_tokens: int | None = 256, **options: Any) -> Reply | list[Reply]:
         """The reply to a prompt; of a list of prompts the replies, computed together.
 
         >>> model.generate([1, 2, 3], max_tokens=2, temperature=0).finish
@@ -264,6 +275,14 @@ class Model:
     def stream_async(self, prompt: Prompt, *, max_tokens: int | None = 256, **options: Any) -> AsyncStream:
         """As stream, for asyncio: `async for piece in model.stream_async(...)`."""
         return AsyncStream(*self._start(prompt, max_tokens, options))
+
+    @overload
+    def chat(
+        self, messages: Sequence[Message], *, stream: Literal[False] = False, max_tokens: int | None = None, **options: Any
+    ) -> Reply: ...
+
+    @overload
+    def chat(self, messages: Sequence[Message], *, stream: Literal[True], max_tokens: int | None = None, **options: Any) -> Stream: ...
 
     def chat(self, messages: Sequence[Message], *, stream: bool = False, max_tokens: int | None = None, **options: Any) -> Reply | Stream:
         """The answer to a conversation, like [{"role": "user", "content": "Hello"}]; with stream=True as it is written.
@@ -306,7 +325,7 @@ class Model:
             )
         return self._core
 
-    def _prompt_of(self, prompt: Prompt, variables: dict[str, Any]) -> tuple[np.ndarray, bool, bool]:
+    def _prompt_of(self, prompt: Any, variables: dict[str, Any]) -> tuple[np.ndarray, bool, bool]:
         """(ids, starts inside the reasoning, is a chat)"""
         if isinstance(prompt, str):
             return self.tokenizer.encode(prompt, begin=True), False, False
