@@ -27,6 +27,7 @@ AddedTokenMatcher::AddedTokenMatcher(std::vector<AddedToken> tokens) : sorted_(s
   for (const AddedToken& token : sorted_) {
     if (token.text.size() > 1024) throw Error("added token {}: its text has {} bytes; at most 1024 expected", token.id, token.text.size());
     starts_[uint8_t(token.text[0])] = true;
+    longest_ = std::max(longest_, token.text.size());
   }
 }
 
@@ -50,6 +51,21 @@ bool AddedTokenMatcher::find(std::string_view text, size_t from, Match& match) c
     return true;
   }
   return false;
+}
+
+std::vector<size_t> AddedTokenMatcher::starts(std::string_view text) const {
+  std::vector<size_t> found;
+  Match match;
+  for (size_t from = 0; find(text, from, match); from = match.first + 1) found.push_back(match.first);
+  for (size_t at = text.size() < longest_ ? 0 : text.size() - longest_ + 1; at < text.size(); ++at) {
+    const std::string_view rest = text.substr(at);
+    const auto next =
+        std::lower_bound(sorted_.begin(), sorted_.end(), rest, [](const AddedToken& t, std::string_view r) { return t.text < r; });
+    if (next != sorted_.end() && next->text.starts_with(rest)) found.push_back(at);
+  }
+  std::sort(found.begin(), found.end());
+  found.erase(std::unique(found.begin(), found.end()), found.end());
+  return found;
 }
 
 size_t AddedTokenMatcher::space_before(std::string_view text, size_t end, size_t limit) {

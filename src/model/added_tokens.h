@@ -25,6 +25,9 @@ class AddedTokenMatcher {  // the leftmost match, and the longest of those
     size_t first, last;  // bytes, with the white space taken
     const AddedToken* token;
   };
+  // Where in `text` one of the tokens begins, or could begin once more text follows.
+  std::vector<size_t> starts(std::string_view text) const;
+
   // Calls plain(std::string_view) and token(const AddedToken&) for the parts of `text`, in order.
   // With special_as_text a special token's text is left in the plain parts.
   template <class Plain, class Token>
@@ -49,6 +52,7 @@ class AddedTokenMatcher {  // the leftmost match, and the longest of those
   static size_t space_after(std::string_view text, size_t from);
   std::vector<AddedToken> sorted_;     // by text
   std::array<bool, 256> starts_ = {};  // with this byte some token starts
+  size_t longest_ = 0;                 // bytes of a token
 };
 
 }  // namespace hadal

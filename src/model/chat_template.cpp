@@ -18,32 +18,42 @@ struct ChatTemplate::Program {
 
 namespace {
 
-Value value_of(Bounds& bounds, const Message& message, size_t index) {
+// Of a JSON text whose strings `role` has said.
+Value shielded_json(Bounds& bounds, const RenderOptions& options, const std::string& json, std::string_view what, const char* role) {
+  if (!options.shield) return read_json(bounds, json, what);
+  return read_json(bounds, json, what, [&](const std::string& text) { return options.shield(text, role); });
+}
+
+Value value_of(Bounds& bounds, const Message& message, size_t index, const RenderOptions& options) {
+  const auto said = [&](const std::string& text, const std::string& role) {
+    return make_text(bounds, options.shield ? options.shield(text, role) : text);
+  };
   Pairs fields;
   const auto add = [&](const char* name, Value value) { fields.emplace_back(make_text(bounds, name), std::move(value)); };
   add("role", make_text(bounds, message.role));
   // A turn that only calls tools has no content: null in the OpenAI interface, and templates ask for that.
   const bool only_calls = message.content.empty() && !message.tool_calls.empty();
-  add("content", only_calls ? Value(None{}) : make_text(bounds, message.content));
-  if (!message.reasoning.empty()) add("reasoning_content", make_text(bounds, message.reasoning));
-  if (!message.tool_calls.empty()) add("tool_calls", read_json(bounds, message.tool_calls, fmt::format("tool_calls of message {}", index)));
-  if (!message.name.empty()) add("name", make_text(bounds, message.name));
-  if (!message.tool_call_id.empty()) add("tool_call_id", make_text(bounds, message.tool_call_id));
+  add("content", only_calls ? Value(None{}) : said(message.content, message.role));
+  if (!message.reasoning.empty()) add("reasoning_content", said(message.reasoning, "reasoning"));
+  if (!message.tool_calls.empty())
+    add("tool_calls", shielded_json(bounds, options, message.tool_calls, fmt::format("tool_calls of message {}", index), "tool"));
+  if (!message.name.empty()) add("name", said(message.name, "tool"));
+  if (!message.tool_call_id.empty()) add("tool_call_id", said(message.tool_call_id, "tool"));
   return make_dict(bounds, std::move(fields));
 }
 
 std::vector<std::pair<std::string, Value>> variables_of(Bounds& bounds, std::span<const Message> messages, const RenderOptions& options) {
   Values turns;
-  for (size_t i = 0; i < messages.size(); ++i) turns.push_back(value_of(bounds, messages[i], i));
+  for (size_t i = 0; i < messages.size(); ++i) turns.push_back(value_of(bounds, messages[i], i, options));
   std::vector<std::pair<std::string, Value>> variables;
   variables.emplace_back("messages", make_sequence(bounds, std::move(turns)));
-  variables.emplace_back("tools", options.tools.empty() ? Value(None{}) : read_json(bounds, options.tools, "tools"));
+  variables.emplace_back("tools", options.tools.empty() ? Value(None{}) : shielded_json(bounds, options, options.tools, "tools", "tool"));
   variables.emplace_back("documents", Value(None{}));
   variables.emplace_back("add_generation_prompt", Value(options.add_generation_prompt));
   variables.emplace_back("bos_token", make_text(bounds, options.begin_token));
   variables.emplace_back("eos_token", make_text(bounds, options.end_token));
   if (options.extra.empty()) return variables;
-  const Value extra = read_json(bounds, options.extra, "the further variables");
+  const Value extra = shielded_json(bounds, options, options.extra, "the further variables", "user");
   if (!extra.dict()) throw Error("the further variables must be a JSON object, found '{}'", type_name(extra));
   for (const auto& [key, value] : extra.dict()->items) variables.emplace_back(*key.text(), value);
   return variables;

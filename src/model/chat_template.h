@@ -1,5 +1,6 @@
 // A conversation as the text its model was trained on: the checkpoint's own Jinja template, rendered in bounded time and memory.
 #pragma once
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -19,6 +20,8 @@ struct RenderOptions {
   std::string tools;                   // JSON array; empty: none
   std::string extra;                   // JSON object of further variables, e.g. {"thinking": true}; empty: none
   std::string begin_token, end_token;  // as text
+  // What is said, by whom, on its way into the template: messages, tools (by "tool") and further variables; empty: as it is.
+  std::function<std::string(const std::string& text, const std::string& role)> shield = {};
 };
 
 class ChatTemplate {

@@ -12,6 +12,14 @@ std::string text_of(const Tokenizer& tokenizer, std::optional<int32_t> token) {
   return token ? std::string(tokenizer.bytes(*token)) : std::string();
 }
 
+RenderOptions options_for(const Tokenizer& tokenizer, const std::string& variables) {
+  RenderOptions options;
+  options.begin_token = text_of(tokenizer, tokenizer.begin_token());
+  options.end_token = text_of(tokenizer, tokenizer.end_token());
+  options.extra = variables;
+  return options;
+}
+
 }  // namespace
 
 Prompt raw_prompt(const Tokenizer& tokenizer, const std::string& text) {
@@ -24,19 +32,17 @@ Prompt raw_prompt(const Tokenizer& tokenizer, const std::string& text) {
 
 std::string chat_text(const Tokenizer& tokenizer, const ChatTemplate& chat, std::span<const Message> messages,
                       const std::string& variables) {
-  RenderOptions options;
-  options.begin_token = text_of(tokenizer, tokenizer.begin_token());
-  options.end_token = text_of(tokenizer, tokenizer.end_token());
-  options.extra = variables;
-  return chat.render(messages, options);
+  return chat.render(messages, options_for(tokenizer, variables));
 }
 
 Prompt chat_prompt(const Tokenizer& tokenizer, const ChatTemplate& chat, std::span<const Message> messages, const std::string& variables,
                    const std::string& reply_start) {
-  std::string text = chat_text(tokenizer, chat, messages, variables);
+  RenderOptions options = options_for(tokenizer, variables);
+  options.shield = [&](const std::string& text, const std::string& role) { return tokenizer.shield(text, role == "assistant"); };
+  std::string text = chat.render(messages, options);
   if (!reply_start.empty() && prompt_opens_reasoning(text)) text += "</think>\n\n";  // it has got beyond that
-  text += reply_start;
-  return {tokenizer.encode(text), prompt_opens_reasoning(text)};
+  text += tokenizer.shield(reply_start, true);
+  return {tokenizer.encode(text, Tokenizer::Added::shielded), prompt_opens_reasoning(text)};
 }
 
 std::string thinking_variables(const std::string& on_or_off) {

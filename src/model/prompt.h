@@ -19,6 +19,7 @@ struct Prompt {
 Prompt raw_prompt(const Tokenizer& tokenizer, const std::string& text);
 
 // The conversation as the template renders it; the template alone decides about the begin token. variables: a JSON object, or empty.
+// In a prompt the template alone writes control tokens: what looks like one in a message is text, so that nobody speaks in another's name.
 std::string chat_text(const Tokenizer& tokenizer, const ChatTemplate& chat, std::span<const Message> messages,
                       const std::string& variables = "");
 // reply_start: what the reply has said already.

@@ -11,12 +11,35 @@
 #include "model/unicode.h"
 
 namespace hadal {
+namespace {
+
+constexpr std::string_view mark = "\xef\xb7\x90";  // shield_mark
+
+bool is_control(const AddedToken& token) {
+  return token.special || (token.text.size() > 2 && token.text.front() == '<' && token.text.back() == '>');
+}
+
+bool is_thinking(const AddedToken& token) { return token.text == "<think>" || token.text == "</think>"; }
+
+std::string without_marks(std::string_view text) {
+  std::string out;
+  for (size_t at = 0; at < text.size();) {
+    const size_t next = std::min(text.find(mark, at), text.size());
+    out += text.substr(at, next - at);
+    at = next + mark.size();
+  }
+  return out;
+}
+
+}  // namespace
 
 struct Tokenizer::Tables {
   Bpe bpe;
   std::vector<AddedToken> added = {};
   std::vector<int32_t> added_at = {};  // by id: index into `added`, or -1
   AddedTokenMatcher raw = {}, normalized = {};
+  AddedTokenMatcher controls = {}, controls_but_thinking = {};
+  bool normalized_controls = false;
   bool nfc = false;
   std::vector<SplitStage> stages = {};
   std::optional<size_t> prepend_space_before = {};
@@ -34,16 +57,23 @@ Tokenizer::Tokenizer(TokenizerParts parts, const std::string& where) {
   size_t size = parts.written.size();
   for (const AddedToken& token : parts.added) size = std::max(size, size_t(token.id) + 1);
   tables->added_at.assign(size, -1);
-  std::vector<AddedToken> raw, normalized;
+  std::vector<AddedToken> raw, normalized, controls, controls_but_thinking;
   std::string room;
   for (const AddedToken& token : parts.added) {
     tables->added_at[size_t(token.id)] = int32_t(tables->added.size());
     tables->added.push_back(token);
     (token.normalized ? normalized : raw).push_back(token);
     if (token.normalized && parts.nfc) normalized.back().text = to_nfc(token.text, room);
+    if (!is_control(token)) continue;
+    const AddedToken& matched = token.normalized ? normalized.back() : token;
+    tables->normalized_controls |= token.normalized;
+    controls.push_back(matched);
+    if (!is_thinking(token)) controls_but_thinking.push_back(matched);
   }
   tables->raw = AddedTokenMatcher(std::move(raw));
   tables->normalized = AddedTokenMatcher(std::move(normalized));
+  tables->controls = AddedTokenMatcher(std::move(controls));
+  tables->controls_but_thinking = AddedTokenMatcher(std::move(controls_but_thinking));
   tables->nfc = parts.nfc;
   tables->stages = std::move(parts.stages);
   tables->prepend_space_before = parts.prepend_space_before;
@@ -58,7 +88,8 @@ Tokenizer::~Tokenizer() = default;
 
 class Tokenizer::Encoder {  // one call of encode()
  public:
-  Encoder(const Tables& tables, bool special_as_text) : tables_(tables), special_as_text_(special_as_text) {}
+  Encoder(const Tables& tables, Added added)
+      : tables_(tables), special_as_text_(added == Added::as_text), shielded_(added == Added::shielded) {}
 
   std::vector<int32_t> run(std::string_view text) {
     tokens_.reserve(text.size() / 4 + 8);
@@ -81,7 +112,10 @@ class Tokenizer::Encoder {  // one call of encode()
  private:
   void encode_valid(std::string_view text) {
     const auto push = [&](const AddedToken& token) { tokens_.push_back(token.id); };
-    const auto plain = [&](std::string_view part) { encode_piece(0, part); };
+    const auto plain = [&](std::string_view part) {
+      if (!shielded_ || part.find(mark) == std::string_view::npos) return encode_piece(0, part);
+      if (const std::string bare = without_marks(part); !bare.empty()) encode_piece(0, bare);
+    };
     const auto normalise = [&](std::string_view part) {
       tables_.normalized.split(tables_.nfc ? to_nfc(part, normalized_) : part, special_as_text_, plain, push);
     };
@@ -117,7 +151,7 @@ class Tokenizer::Encoder {  // one call of encode()
   }
 
   const Tables& tables_;
-  bool special_as_text_;
+  const bool special_as_text_, shielded_;
   std::vector<int32_t> tokens_;
   std::string normalized_;
   Regex::Scratch regex_scratch_;
@@ -125,8 +159,21 @@ class Tokenizer::Encoder {  // one call of encode()
   PieceCache cache_;
 };
 
-std::vector<int32_t> Tokenizer::encode(std::string_view text, Added added) const {
-  return Encoder(*tables_, added == Added::as_text).run(text);
+std::vector<int32_t> Tokenizer::encode(std::string_view text, Added added) const { return Encoder(*tables_, added).run(text); }
+
+std::string Tokenizer::shield(std::string_view text, bool keep_thinking) const {
+  std::string bare = without_marks(text), room;
+  if (tables_->nfc && tables_->normalized_controls) bare = to_nfc(bare, room);  // where those are looked for
+  const std::vector<size_t> starts = (keep_thinking ? tables_->controls_but_thinking : tables_->controls).starts(bare);
+  std::string out;
+  size_t done = 0;
+  for (const size_t start : starts) {  // the mark stands behind the token's first character
+    const size_t end = start + utf8_step(std::string_view(bare).substr(start)).bytes;
+    out += bare.substr(done, end - done);
+    out += mark;
+    done = end;
+  }
+  return out + bare.substr(done);
 }
 
 std::string_view Tokenizer::bytes(int32_t token) const {

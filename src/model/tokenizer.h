@@ -22,8 +22,13 @@ class Tokenizer {
   Tokenizer(Tokenizer&&) noexcept;
   ~Tokenizer();
 
-  enum class Added { match, as_text };  // whether special tokens written out in the text become those tokens (others always do)
+  // Whether special tokens written out in the text become those tokens (others always do). shielded: as match, but for what shield() has
+  // treated.
+  enum class Added { match, as_text, shielded };
   std::vector<int32_t> encode(std::string_view text, Added added = Added::match) const;  // any bytes; never adds a begin token
+  // `text` with a mark in every control token that is written out in it: special ones, and those in angle brackets. Between other texts,
+  // encoded as shielded, it makes the tokens that its letters make, never a control token. keep_thinking: but for <think> and </think>.
+  std::string shield(std::string_view text, bool keep_thinking = false) const;
   std::string_view bytes(int32_t token) const;  // may end inside a UTF-8 character (see Utf8Stream); empty for an id without a string
   std::string decode(const std::vector<int32_t>& tokens) const;
   bool is_special(int32_t token) const;                       // a control token that a reader does not want to see

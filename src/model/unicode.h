@@ -7,6 +7,8 @@
 
 namespace hadal {
 
+constexpr uint32_t shield_mark = 0xfdd0;  // of Tokenizer::shield: a code point that is never a character. Nothing escapes it
+
 struct Utf8Step {
   enum Kind : uint8_t { whole, broken, cut } kind;  // cut: the start of a character, ended by the end of the text
   uint8_t bytes;   // of the character, or of the longest start of one (at least 1), as in Unicode 3.9, table 3-8

@@ -1,5 +1,6 @@
 // Text as Python's str sees it: characters over UTF-8 bytes (a byte that is not UTF-8 counts as one), and how values are written out.
 #pragma once
+#include <functional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -44,6 +45,8 @@ struct JsonStyle {
   std::string indent, between_items = ", ", after_key = ": ";
 };
 std::string write_json(Bounds& bounds, const Value& value, const JsonStyle& style);  // json.dumps; Error for what JSON has not
-Value read_json(Bounds& bounds, const std::string& text, std::string_view what);     // Error names `what`
+// Error names `what`. each: what becomes of each string; empty: as it is
+Value read_json(Bounds& bounds, const std::string& text, std::string_view what,
+                const std::function<std::string(const std::string&)>& each = {});
 
 }  // namespace hadal::jinja

@@ -8,13 +8,14 @@
 
 #include "core/error.h"
 #include "model/jinja/text.h"
+#include "model/unicode.h"
 
 namespace hadal::jinja {
 namespace {
 
 bool is_printable(char32_t c) {
   const char group = category(c)[0];
-  return c == ' ' || (group != 'C' && group != 'Z');
+  return c == ' ' || c == shield_mark || (group != 'C' && group != 'Z');
 }
 
 std::string represent_text(std::string_view text) {
@@ -97,7 +98,7 @@ struct JsonWriter {
       const size_t escape = std::string_view("\"\\\n\r\t\b\f").find(char(c));
       if (c < 0x80 && escape != std::string_view::npos) {
         quoted += {'\\', "\"\\nrtbf"[escape]};
-      } else if (c < 0x20 || (style.ensure_ascii && c > 0x7e && c < 0x10000)) {
+      } else if (c < 0x20 || (style.ensure_ascii && c > 0x7e && c < 0x10000 && c != shield_mark)) {
         quoted += fmt::format("\\u{:04x}", uint32_t(c));
       } else if (style.ensure_ascii && c >= 0x10000) {
         quoted += fmt::format("\\u{:04x}\\u{:04x}", 0xd800 + ((uint32_t(c) - 0x10000) >> 10), 0xdc00 + (uint32_t(c) & 0x3ff));
@@ -163,7 +164,10 @@ struct JsonWriter {
   }
 };
 
-Value from_json(Bounds& bounds, const nlohmann::ordered_json& json, int depth) {
+using EachText = std::function<std::string(const std::string&)>;
+
+Value from_json(Bounds& bounds, const nlohmann::ordered_json& json, int depth, const EachText& each) {
+  const auto text = [&](const std::string& said) { return make_text(bounds, each ? each(said) : said); };
   if (depth > max_data_depth) throw Error("nested more than {} deep", max_data_depth);
   bounds.step();
   switch (json.type()) {
@@ -178,15 +182,15 @@ Value from_json(Bounds& bounds, const nlohmann::ordered_json& json, int depth) {
     case nlohmann::ordered_json::value_t::number_float:
       return Value(json.get<double>());
     case nlohmann::ordered_json::value_t::string:
-      return make_text(bounds, json.get<std::string>());
+      return text(json.get<std::string>());
     case nlohmann::ordered_json::value_t::array: {
       Values items;
-      for (const auto& item : json) items.push_back(from_json(bounds, item, depth + 1));
+      for (const auto& item : json) items.push_back(from_json(bounds, item, depth + 1, each));
       return make_sequence(bounds, std::move(items));
     }
     default: {
       Pairs items;
-      for (const auto& [key, value] : json.items()) items.emplace_back(make_text(bounds, key), from_json(bounds, value, depth + 1));
+      for (const auto& [key, value] : json.items()) items.emplace_back(text(key), from_json(bounds, value, depth + 1, each));
       return make_dict(bounds, std::move(items));
     }
   }
@@ -230,7 +234,7 @@ std::string write_json(Bounds& bounds, const Value& value, const JsonStyle& styl
   return std::move(writer.to.out);
 }
 
-Value read_json(Bounds& bounds, const std::string& text, std::string_view what) {
+Value read_json(Bounds& bounds, const std::string& text, std::string_view what, const EachText& each) {
   nlohmann::ordered_json json;
   try {
     json = nlohmann::ordered_json::parse(text);
@@ -238,7 +242,7 @@ Value read_json(Bounds& bounds, const std::string& text, std::string_view what) 
     throw Error("{} is not JSON: {}", what, e.what());
   }
   try {
-    return from_json(bounds, json, 0);
+    return from_json(bounds, json, 0, each);
   } catch (const Error& e) {
     throw Error("{}: {}", what, e.what());
   }
