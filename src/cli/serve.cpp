@@ -17,6 +17,7 @@
 #include "cli/settings.h"
 #include "core/error.h"
 #include "core/memory.h"
+#include "infer/expert_load.h"
 #include "infer/kv_cache.h"
 #include "infer/model.h"
 #include "plan/machine.h"
@@ -152,7 +153,11 @@ void run(const Options& options, const std::string& version) {
   std::string problem;
   WeightOptions weights = options.weights;
   weights.memory /= int64_t(all.size());
-  for (Served& served : all) served.model = load_model(served.source, served.config, weights, options.drafting);
+  for (Served& served : all) {
+    served.model = load_model(served.source, served.config, weights, options.drafting);
+    const MoeConfig& moe = served.config.moe;
+    if (moe.experts > 0) served.model.load = std::make_shared<ExpertLoad>(served.config.layers, moe.experts);
+  }
   for (Served& served : all) {
     served.engine = engine_options(options, served.model, int64_t(all.size()));
     keep_within(served.model, weights, served.engine.cache, served.engine.cache_rows, served.engine.max_rows);

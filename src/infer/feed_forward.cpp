@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "infer/adapter.h"
+#include "infer/expert_load.h"
 #include "infer/expert_store.h"
 #include "infer/parts.h"
 #include "infer/route.h"
@@ -78,6 +79,7 @@ void feed_forward(Mat<float> out, Mat<const float> h, const Moe<Weight>& w, int6
   const Mat<float> logits = pass.s.router.rows_from(0, pass.rows);
   matmul(logits, h, w.router);
   choose_experts(pass.s.route, logits, c, c.bias ? w.bias.as_f32() : nullptr);
+  if (pass.model.load) pass.model.load->count(layer, pass.s.route.expert);
   pass.lap(Phase::router);
   if (c.shared > 0)
     feed_forward(out, h, w.shared, layer, pass);

@@ -13,6 +13,7 @@
 
 namespace hadal {
 
+class ExpertLoad;
 class ExpertStore;
 class MappedFile;
 
@@ -26,6 +27,7 @@ struct Model {  // immutable after loading; any number of engines may share one
   std::vector<std::shared_ptr<const void>> bytes;        // keeps what params point into
   std::vector<std::shared_ptr<const MappedFile>> files;  // those of the checkpoint
   std::shared_ptr<ExpertStore> experts;                  // reads the routed experts when they do not fit in memory; null: they do
+  std::shared_ptr<ExpertLoad> load = {};                 // counts what each expert does; null: nobody asks
 };
 
 struct LoadOptions {

@@ -1,10 +1,13 @@
 #include "serve/metrics.h"
 
+#include <fmt/format.h>
 #include <prometheus/counter.h>
 #include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 #include <prometheus/text_serializer.h>
+
+#include "infer/expert_load.h"
 
 namespace hadal {
 namespace {
@@ -13,6 +16,25 @@ using Buckets = prometheus::Histogram::BucketBoundaries;
 const Buckets between{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5};
 const Buckets whole{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250};
 const Buckets tokens{1, 4, 16, 64, 256, 1024, 4096, 16384, 65536};
+
+std::string label(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (c == '"' || c == '\\') out += '\\';
+    out += c == '\n' ? ' ' : c;
+  }
+  return out;
+}
+
+// Many series, counted elsewhere: written without a registry.
+std::string expert_text(const std::string& model, const ExpertLoad& load) {
+  std::string text;
+  for (int64_t layer = 0; layer < load.layers(); ++layer)
+    for (int64_t expert = 0; expert < load.experts(); ++expert)
+      text += fmt::format("hadal_expert_tokens_total{{model=\"{}\",layer=\"{}\",expert=\"{}\"}} {}\n", model, layer, expert,
+                          load.rows(layer, expert));
+  return text;
+}
 
 }  // namespace
 
@@ -73,7 +95,11 @@ std::string Metrics::text(const Now& now) const {
   state_->requests.Set(double(now.requests));
   const auto raise = [](prometheus::Counter& counter, int64_t to) { counter.Increment(double(to) - counter.Value()); };
   raise(state_->dropped, now.dropped_lines);
-  return prometheus::TextSerializer().Serialize(state_->registry.Collect());
+  std::string text = prometheus::TextSerializer().Serialize(state_->registry.Collect());
+  if (!now.experts.empty())
+    text += "# HELP hadal_expert_tokens_total Tokens that an expert has computed\n# TYPE hadal_expert_tokens_total counter\n";
+  for (const auto& [model, load] : now.experts) text += expert_text(label(model), *load);
+  return text;
 }
 
 }  // namespace hadal

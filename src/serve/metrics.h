@@ -3,8 +3,12 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 namespace hadal {
+
+class ExpertLoad;
 
 class Metrics {
  public:
@@ -18,6 +22,7 @@ class Metrics {
   struct Now {             // what is known where the text is written
     int64_t requests = 0;  // running and waiting
     int64_t dropped_lines = 0;
+    std::vector<std::pair<std::string, const ExpertLoad*>> experts = {};  // of each mixture, by name
   };
   std::string text(const Now& now) const;  // in Prometheus' text format
 

@@ -58,6 +58,7 @@ Service::Service(ServiceOptions options, Tokenizer tokenizer, std::optional<Chat
       first_(first ? *first : *this),
       shared_(first ? first->shared_ : std::make_shared<Shared>(options_.gate)),
       config_(model.config),
+      load_(model.load),
       tokenizer_(std::move(tokenizer)),
       chat_template_(std::move(chat_template)),
       end_tokens_(end_tokens(config_, tokenizer_)),
@@ -380,7 +381,13 @@ void Service::ready(const HttpCall&, const std::shared_ptr<HttpReply>& reply) {
 }
 
 void Service::metrics(const HttpCall&, const std::shared_ptr<HttpReply>& reply) {
-  reply->send(200, "text/plain; version=0.0.4", metrics_.text({requests_, gate_.dropped_lines()}));
+  Metrics::Now now{requests_, gate_.dropped_lines()};
+  const auto add = [&](const Service& one) {
+    if (one.load_) now.experts.emplace_back(one.options_.name, one.load_.get());
+  };
+  add(*this);
+  for (const Service* other : others_) add(*other);
+  reply->send(200, "text/plain; version=0.0.4", metrics_.text(now));
 }
 
 void Service::answer(const std::shared_ptr<HttpReply>& reply, int status, std::string json, HttpHeaders headers) {

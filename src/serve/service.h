@@ -105,6 +105,7 @@ class Service {  // one model. The first of a server takes all calls, and hands 
   std::vector<Service*> others_;  // of the first
   const std::shared_ptr<Shared> shared_;
   const ModelConfig& config_;
+  const std::shared_ptr<const ExpertLoad> load_;  // null: no mixture
   const Tokenizer tokenizer_;
   const std::optional<ChatTemplate> chat_template_;
   const std::vector<int32_t> end_tokens_;

@@ -2,15 +2,17 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import stat
 import subprocess
+import time
 import urllib.error
 import urllib.request
 
 import pytest
-from conftest import GOLDEN, read_golden
+from conftest import GOLDEN, ROOT, read_golden
 from test_cli import TEMPLATE, copy_of
 from test_serve import ENDLESS as LONG
 from test_serve import Server, metrics_of, raw_request, requests_of, wait_until
@@ -315,10 +317,13 @@ def test_settings_have_one_precedence(hadal, tmp_path):
 
 def test_what_is_printed_can_be_read(hadal, tmp_path):
     options = ["some/model", "--port", 77, "--stop", "a", "--stop", "b", "--temperature", "0.5", "--weights", "w4", "--log-content"]
-    done = hadal.run("serve", *options, "--print-config")
-    file = tmp_path / "hadal.toml"
-    file.write_text(done.stdout)
-    assert hadal.run("serve", "--config", file, "--print-config").stdout == done.stdout
+    first, file = hadal.run("serve", *options, "--print-config").stdout, tmp_path / "hadal.toml"
+    file.write_text(first)
+    second = hadal.run("serve", "--config", file, "--print-config").stdout
+    file.write_text(second)
+    assert hadal.run("serve", "--config", file, "--print-config").stdout == second
+    written = lambda text: {line for line in text.splitlines() if "bytes" not in line}  # 10GB and 10000000000 are the same
+    assert written(first) == written(second)
 
 
 @pytest.mark.parametrize(
@@ -345,6 +350,22 @@ def test_other_wrong_settings(hadal, tmp_path):
     assert "port" in settings(hadal, environment={"HADAL_SERVE_PORT": "x"}, expect=2)
 
 
+def test_what_experts_do_is_counted(hadal):
+    golden = read_golden(GOLDEN / "deepseek_v3")
+    config = json.loads((golden.model / "config.json").read_text())
+    server = Server(hadal, golden.model, "--draft", "off")
+    usage = ask(server, "/v1/completions", {"prompt": golden.ids[:20], "max_tokens": 9, "logit_bias": {"299": -100}})[2]["usage"]
+    counted = metrics_of(server)
+    experts, layers = config["n_routed_experts"], config["num_hidden_layers"]
+    of = lambda layer: [counted[f'hadal_expert_tokens_total{{model="tiny",layer="{layer}",expert="{e}"}}'] for e in range(experts)]
+    rows = usage["prompt_tokens"] + usage["completion_tokens"] - 1  # the last token is not read
+    for layer in range(layers):
+        dense = layer < config["first_k_dense_replace"]
+        assert sum(of(layer)) == (0 if dense else rows * config["num_experts_per_tok"]), layer
+        assert max(of(layer)) <= rows
+    assert server.end() == 0
+
+
 def test_what_people_write_is_text(hadal, model):
     """Neither a forged end of their turn nor one that follows from what is next to it: only the template writes control tokens."""
     server = Server(hadal, model)
@@ -364,3 +385,46 @@ def test_the_sizes_of_requests_are_measured(hadal, model):
     assert counted["hadal_request_reply_tokens_sum"] == 3 and counted['hadal_replies_total{finish="length"}'] == 1
     assert counted["hadal_log_lines_dropped_total"] == 0
     assert server.end() == 0
+
+
+def test_a_killed_writer_leaves_the_old_keys(hadal, tmp_path):
+    file = tmp_path / "keys.txt"
+    hadal.run("keys", "add", file, "first")
+    for i in range(30):
+        writer = subprocess.Popen([hadal.program, "keys", "add", file, f"key{i}"], stdout=subprocess.DEVNULL)
+        time.sleep(i * 0.0004)
+        writer.kill()
+        writer.wait()
+        names = [key["name"] for key in json.loads(hadal.run("keys", "list", file, "--json").stdout)]
+        assert names[0] == "first" and set(names) <= {"first"} | {f"key{k}" for k in range(i + 1)}
+
+
+def test_paths_are_names_only(hadal, model):
+    server = Server(hadal, model)
+    for path in ["/../../etc/passwd", "/%2e%2e/etc/passwd", "//etc/passwd", "/v1/models/../../etc/passwd", "/v1/models/..%2f..%2fetc", "/\\etc"]:
+        with socket.create_connection(("127.0.0.1", server.port)) as s:
+            s.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+            received = b""
+            while piece := s.recv(65536):
+                received += piece
+        assert received.startswith(b"HTTP/1.1 404") and b"root:" not in received, path
+    assert server.end() == 0
+
+
+def test_the_notes_name_tests_that_exist():
+    """docs/security.md promises a test for each threat."""
+    sources = "\n".join(path.read_text() for path in [*(ROOT / "tests").rglob("*.py"), *(ROOT / "tests").rglob("*.cpp")])
+    rows = [line for line in (ROOT / "docs" / "security.md").read_text().splitlines() if line.startswith("| ") and "| test |" not in line]
+    assert len(rows) > 15
+    for row in rows:
+        named = re.findall(r"`([^`]+)`", row.rsplit("|", 2)[1])
+        assert named or "fuzz targets" in row, row
+        for name in named:
+            suite, _, case = name.partition(".")
+            found = (
+                (ROOT / name).exists()
+                or f"def {name}(" in sources
+                or re.search(rf"TEST(_F)?\({suite}, {case}\)", sources)
+                or (ROOT / "tests" / "fuzz" / f"{name}.cpp").exists()
+            )
+            assert found, f"{name}: {row}"
