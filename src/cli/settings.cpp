@@ -7,6 +7,7 @@
 #include <CLI/Formatter.hpp>
 #include <algorithm>
 #include <cctype>
+#include <cstdlib>
 #include <set>
 #include <string_view>
 
@@ -18,6 +19,12 @@ namespace {
 bool is_setting(const CLI::Option* option) { return option->get_configurable() && option->get_name(false, true) != "-h,--help"; }
 
 std::string key_of(const CLI::Option* option) { return option->get_lnames().empty() ? option->get_name(true) : option->get_lnames()[0]; }
+
+bool is_number(const std::string& text) {
+  char* end = nullptr;
+  std::strtod(text.c_str(), &end);
+  return !text.empty() && std::isdigit(uint8_t(text.back())) && *end == '\0';
+}
 
 std::string prefix_of(const CLI::App* command) {
   std::string prefix = "HADAL_" + command->get_name() + "_";
@@ -105,7 +112,7 @@ std::string settings_text(const CLI::App* command) {
     }
     std::string written;
     for (const std::string& value : values) {
-      const bool plain = value == "true" || value == "false" || value.find_first_not_of("0123456789.-") == std::string::npos;
+      const bool plain = value == "true" || value == "false" || is_number(value);
       written += (written.empty() ? "" : ", ") + (plain ? value : '"' + value + '"');
     }
     text += fmt::format("{} = {}\n", key_of(option), values.size() > 1 ? "[" + written + "]" : written);

@@ -42,8 +42,9 @@ struct Turn {
 
 }  // namespace
 
-EngineThread::EngineThread(const Model& model, const EngineOptions& options, std::function<void(const std::string&)> failed)
-    : engine_(model, options), failed_(std::move(failed)), thread_([this] { run(); }) {}
+EngineThread::EngineThread(const Model& model, const EngineOptions& options, std::function<void(int64_t rows)> passed,
+                           std::function<void(const std::string&)> failed)
+    : engine_(model, options), passed_(std::move(passed)), failed_(std::move(failed)), thread_([this] { run(); }) {}
 
 EngineThread::~EngineThread() {
   {
@@ -75,7 +76,11 @@ void EngineThread::wake() {
 
 bool EngineThread::step() {
   const Turn turn;
-  return engine_.step();
+  const EngineFigures before = engine_.figures();
+  const bool more = engine_.step();
+  const EngineFigures after = engine_.figures();
+  if (after.passes > before.passes) passed_(after.prompt_rows + after.reply_rows - before.prompt_rows - before.reply_rows);
+  return more;
 }
 
 void EngineThread::run() try {

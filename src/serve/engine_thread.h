@@ -13,7 +13,9 @@ namespace hadal {
 class EngineThread {
  public:
   // failed: called once, on the engine's thread, when a step could not be done (a disk that does not read): nothing more comes then.
-  EngineThread(const Model& model, const EngineOptions& options, std::function<void(const std::string&)> failed);
+  // passed: called behind each forward pass, on the engine's thread, with the rows that it computed.
+  EngineThread(const Model& model, const EngineOptions& options, std::function<void(int64_t rows)> passed,
+               std::function<void(const std::string&)> failed);
   ~EngineThread();  // whatever still runs is dropped without a further call
   void check(const Request& request) const { engine_.check(request); }
   uint64_t submit(Request request);  // Error: as Engine::submit
@@ -27,6 +29,7 @@ class EngineThread {
   void wake();
 
   Engine engine_;
+  const std::function<void(int64_t rows)> passed_;
   const std::function<void(const std::string&)> failed_;
   std::mutex mutex_;
   std::condition_variable changed_;

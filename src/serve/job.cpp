@@ -78,8 +78,13 @@ void Job::take(Choice& choice, const std::vector<ReplyPiece>& pieces) {
 }
 
 void Job::on_read(Choice& choice, int64_t read, int64_t cached) {
+  if (!visit_->begun) {
+    visit_->begun = Clock::now();
+    context_.metrics.begun(seconds_since(visit_->arrival));
+  }
   read_ += read - std::exchange(choice.read, read);
   usage_.cached += cached - std::exchange(choice.cached, cached);
+  visit_->cached_tokens = usage_.cached;
   if (stream_) send(format_->progress(read_, usage_));
 }
 

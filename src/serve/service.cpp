@@ -69,7 +69,8 @@ Service::Service(ServiceOptions options, Tokenizer tokenizer, std::optional<Chat
       draining_(shared_->draining),
       requests_(shared_->requests),
       started_(shared_->started),
-      engine_(model, engine, std::move(failed)),
+      engine_(
+          model, engine, [this](int64_t rows) { metrics_.passed(rows); }, std::move(failed)),
       card_(model_card_json({options_.name, options_.version, chat_template_.has_value()}, model, engine, engine_.cache_rows())),
       adapters_(model) {
   const auto check_is_free = [](const std::vector<ModelEntry>& taken, const std::string& name) {
@@ -172,7 +173,10 @@ void Service::submit(const HttpCall& from, std::vector<Request> requests, std::f
                      const std::shared_ptr<HttpReply>& reply) {
   std::vector<uint64_t> ids;
   ids.reserve(requests.size());
-  for (Request& request : requests) ids.push_back(engine_.submit(std::move(request)));
+  for (Request& request : requests) {
+    request.client = std::hash<std::string>()(from.visit->key_name);
+    ids.push_back(engine_.submit(std::move(request)));
+  }
   const auto cancel = [this, ids] {
     for (const uint64_t id : ids) engine_.cancel(id);
   };
@@ -226,6 +230,7 @@ void Service::start(const HttpCall& from, const Call& call, const Dialect& diale
     request.adapter = adapter;
     request.grammar = grammar;
     if (grammar && after_reasoning) request.free_until = {reasoning_end(tokenizer_)};
+    request.priority = int(gate_.priority(from, call.priority));
     job->attach(i, request);
     engine_.check(request);
     requests.push_back(std::move(request));
@@ -383,6 +388,15 @@ void Service::ready(const HttpCall&, const std::shared_ptr<HttpReply>& reply) {
 void Service::metrics(const HttpCall&, const std::shared_ptr<HttpReply>& reply) {
   Metrics::Now now{requests_, gate_.dropped_lines()};
   const auto add = [&](const Service& one) {
+    const EngineFigures figures = one.engine_.figures();
+    now.engines.running += figures.running;
+    now.engines.waiting += figures.waiting;
+    now.engines.pages += figures.pages;
+    now.engines.free_pages += figures.free_pages;
+    now.engines.kept_pages += figures.kept_pages;
+    now.engines.cached_tokens += figures.cached_tokens;
+    now.engines.preempted += figures.preempted;
+    now.engines.cancelled += figures.cancelled;
     if (one.load_) now.experts.emplace_back(one.options_.name, one.load_.get());
   };
   add(*this);

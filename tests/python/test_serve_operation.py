@@ -350,6 +350,38 @@ def test_other_wrong_settings(hadal, tmp_path):
     assert "port" in settings(hadal, environment={"HADAL_SERVE_PORT": "x"}, expect=2)
 
 
+def test_priorities_are_bounded_by_the_key(hadal, model, tmp_path):
+    keys = tmp_path / "keys.txt"
+    high, low = (hadal.run("keys", "add", keys, name, "--priority", p).stdout.strip() for name, p in [("high", 5), ("low", -5)])
+    server = Server(hadal, model, "--keys", keys)
+    assert ask(server, body=BODY | {"priority": 100}, **bearer(high))[0] == ask(server, body=BODY | {"priority": 3}, **bearer(low))[0] == 200
+    for wrong in [101, "high", 0.5]:
+        status, _, reply = ask(server, body=BODY | {"priority": wrong}, **bearer(high))
+        assert (status, reply["error"]["param"]) == (400, "priority")
+    assert server.end() == 0
+
+
+def test_the_engine_is_seen(hadal, model):
+    server = Server(hadal, model, "--draft", "off")
+    body = BODY | {"messages": [{"role": "user", "content": "word " * 200}]}
+    usage = ask(server, body=body)[2]["usage"]
+    first = metrics_of(server)
+    assert first["hadal_batch_rows_sum"] == usage["prompt_tokens"] + usage["completion_tokens"] - 1
+    assert first["hadal_queue_seconds_count"] == 1 and first["hadal_cached_tokens_total"] == 0
+    assert first["hadal_cache_pages"] > first["hadal_cache_pages_free"] > 0
+    assert ask(server, body=body)[2]["usage"] is not None
+    second = metrics_of(server)
+    assert second["hadal_cached_tokens_total"] >= 64, "the second prompt is known"
+    with socket.create_connection(("127.0.0.1", server.port)) as s:
+        s.sendall(raw_request(ENDLESS))
+        assert wait_until(lambda: metrics_of(server)["hadal_requests_running"] == 1)
+    assert wait_until(lambda: metrics_of(server)["hadal_cancelled_total"] == 1)
+    gone = metrics_of(server)
+    assert gone["hadal_requests_running"] == gone["hadal_requests_waiting"] == gone["hadal_preempted_total"] == 0
+    assert gone["hadal_cache_pages"] == gone["hadal_cache_pages_free"] + gone["hadal_cache_pages_kept"], "nothing is lost"
+    assert server.end() == 0
+
+
 def test_what_experts_do_is_counted(hadal):
     golden = read_golden(GOLDEN / "deepseek_v3")
     config = json.loads((golden.model / "config.json").read_text())
