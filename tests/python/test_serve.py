@@ -156,7 +156,6 @@ def test_many_together_say_what_they_say_alone(server):
         (400, "top_logprobs", {"top_logprobs": 3}),
         (400, "stream", {"stream": "yes"}),
         (400, "tools", {"tools": [{"type": "function", "function": {"name": "f"}}]}),
-        (400, "response_format", {"response_format": {"type": "json_object"}}),
         (404, "model", {"model": "other"}),
     ],
 )
