@@ -200,3 +200,23 @@ def test_more_than_ever_fits_is_not_told_to_come_back(hadal, model):  # noqa: F8
     assert status == 400 and "at most 2" in reply["error"]["message"]
     assert small.call("/v1/embeddings", {"input": ["x", "y", "z"]})[0] == 200
     assert small.end() == 0
+
+
+SCHEMA = {"type": "object", "properties": {"a": {"enum": ["x", "y"]}}, "required": ["a"], "additionalProperties": False}
+
+
+def test_a_response_keeps_to_a_schema(server):  # noqa: F811
+    format = {"type": "json_schema", "name": "n", "schema": SCHEMA, "strict": True}
+    for stream in (False, True):
+        response = server.client.responses.create(**ASK | {"max_output_tokens": 60}, text={"format": format}, stream=stream)
+        response = check_stream(list(response)) if stream else response
+        assert json.loads(response.output_text)["a"] in ("x", "y") and response.status == "completed"
+        assert response.text.format.name == "n"
+
+
+def test_a_message_keeps_to_a_schema(server):  # noqa: F811
+    anthropic = pytest.importorskip("anthropic")
+    client = anthropic.Anthropic(base_url=server.base, api_key="none", max_retries=0, timeout=60)
+    ask = {"model": "tiny", "max_tokens": 60, "messages": [{"role": "user", "content": "the thing"}]}
+    message = client.messages.create(**ask, output_config={"format": {"type": "json_schema", "schema": SCHEMA}})
+    assert json.loads(message.content[0].text)["a"] in ("x", "y") and message.stop_reason == "end_turn"
