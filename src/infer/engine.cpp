@@ -173,7 +173,7 @@ struct Engine::State {
       if (take_turn(*turn.sequence, turn, logits, how)) finish(*scheduler.take(*turn.sequence), how);
     }
     run_draft_layer(plan);
-    scheduler.passed(plan);
+    scheduler.passed(plan, seconds);
     scheduler.tell();
     return true;
   }

@@ -81,12 +81,22 @@ bool PrefixCache::give_back_one() {
   Node* oldest = nullptr;
   for (const auto& [generation, root] : roots_)
     if (Node* candidate = unused_longest(*root); candidate && (!oldest || candidate->used < oldest->used)) oldest = candidate;
-  if (!oldest) return false;
-  save(*oldest);
-  kv_.give_back(oldest->pages);
-  --oldest->parent->users, --nodes_;
-  oldest->parent->next.erase(std::vector(oldest->tokens));
-  return true;
+  if (oldest) give_back(*oldest);
+  return oldest != nullptr;
+}
+
+void PrefixCache::give_back(Node& node) {
+  save(node);
+  kv_.give_back(node.pages);
+  --node.parent->users, --nodes_;
+  node.parent->next.erase(std::vector(node.tokens));
+}
+
+void PrefixCache::take_out(Node* node) {
+  while (Node* unused = unused_longest(*node)) give_back(*unused);
+  CHECK(node->next.empty() && node->users == 1);
+  --node->parent->users, --nodes_;
+  node->parent->next.erase(std::vector(node->tokens));
 }
 
 void PrefixCache::save(const Node& node) {

@@ -38,12 +38,14 @@ class PrefixCache {
   Node* add(Node* at, std::span<const int32_t> tokens, PageSet pages, bool drafted);
   void use(Node* node) { ++node->users, node->used = ++clock_; }
   void leave(Node* node) { --node->users; }
-  bool give_back_one();  // to the free pages; false: whatever is kept is in use
+  void take_out(Node* node);  // whose one user gets the pages; what is behind it is used by nobody, and given back
+  bool give_back_one();       // to the free pages; false: whatever is kept is in use
   int64_t pages() const { return nodes_ * chunk_ / KvCache::page_rows; }
   int64_t unused_pages() const;  // that give_back_one() would free one after the other
 
  private:
   Node* unused_longest(Node& from) const;
+  void give_back(Node& node);
   void save(const Node& node);
   void save_all(const Node& from);
 

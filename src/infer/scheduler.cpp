@@ -13,6 +13,7 @@ namespace hadal {
 namespace {
 
 constexpr int64_t first_rows_of_reply = 64;  // that must be free when a request starts
+constexpr double longest_wait = 0.1;         // seconds that running replies wait for what is read beside them
 
 // The whole context, unless it would take more than half of what memory is free.
 int64_t default_cache_rows(const ModelConfig& config, DType type) {
@@ -27,11 +28,20 @@ int64_t sequences(const ModelConfig& config, const EngineOptions& o) {
 // Wrong guesses are written over: a window keeps so many rows more.
 int64_t spare_rows(const EngineOptions& o) { return o.drafting == Drafting::off ? 1 : Lookup::longest + 1; }
 
-std::unique_ptr<PrefixCache> prefixes_for(KvCache& kv, const EngineOptions& o) {
+// Latent attention computes many rows otherwise than few, unless it chooses blocks; grouped-query attention does not.
+bool any_pieces(const ModelConfig& config) {
+  if (config.attention == AttentionKind::gqa) return true;
+  for (int64_t layer = 0; layer < config.layers; ++layer)
+    if (config.mask_of(layer).top_blocks == 0) return false;
+  return config.indexer.heads == 0;
+}
+
+std::unique_ptr<PrefixCache> prefixes_for(const ModelConfig& config, KvCache& kv, const EngineOptions& o) {
   if (!o.share_prefixes || !kv.can_share()) return nullptr;
   std::unique_ptr<PrefixStore> store;
   if (!o.disk.path.empty()) store = std::make_unique<PrefixStore>(o.disk.path, o.disk.identity, o.disk.bytes);
-  return std::make_unique<PrefixCache>(kv, std::lcm(o.prompt_chunk, KvCache::page_rows), std::move(store));
+  const int64_t chunk = any_pieces(config) ? KvCache::page_rows : std::lcm(o.prompt_chunk, KvCache::page_rows);
+  return std::make_unique<PrefixCache>(kv, chunk, std::move(store));
 }
 
 // What one adapter has made of a prompt is of no use to another.
@@ -66,7 +76,8 @@ Scheduler::Scheduler(const Model& model, const EngineOptions& o)
          spare_rows(o)),
       model_(model),
       options_(o),
-      prefixes_(prefixes_for(kv, o)) {}
+      any_pieces_(any_pieces(model.config)),
+      prefixes_(prefixes_for(model.config, kv, o)) {}
 
 int64_t Scheduler::room() const {  // where every layer forgets, positions go on beyond the context that the model was trained for
   return model_.config.forgets() ? rows() : std::min(rows(), model_.config.context);
@@ -165,6 +176,7 @@ void Scheduler::make_room(Sequence& s, int64_t rows) {
   const int64_t needed = (s.kv.length + rows - s.limit + KvCache::page_rows - 1) / KvCache::page_rows;
   const int64_t count = std::min(most, std::max(needed, (s.kv.length / KvCache::page_rows - first + 1) / 2));
   CHECK(needed <= count);
+  CHECK(!s.prefix);
   shift(model_, kv, s.kv, first, count);
   CHECK(kv.reserve(s.kv, s.limit));  // with the pages that have just come free
   s.forgotten += count * KvCache::page_rows;
@@ -222,13 +234,23 @@ void Scheduler::admit() {
 
 // --- beginnings that are shared ----------------------------------------------------------------------------------------------------
 
+// Then its pages must be its own: they will be changed.
+bool Scheduler::may_forget_soon(const Sequence& s) const {
+  return s.shifts && (s.forgotten > 0 || s.kv.length + options_.max_rows > s.limit);
+}
+
 bool Scheduler::shares(const Sequence& s) const {
-  return prefixes_ && !s.stays && s.kv.length == s.kv.borrowed * KvCache::page_rows &&
+  if (!prefixes_ || s.request.wants_prompt_rows() || may_forget_soon(s)) return false;
+  if (s.shifts && (running.size() > 1 || (running.size() == 1 && running[0].get() != &s))) return false;  // see own()
+  return s.kv.length == s.kv.borrowed * KvCache::page_rows &&
          s.kv.length + prefixes_->chunk() < s.prompt_size();  // the last token is read by everybody: its logits are wanted
 }
 
-std::span<const int32_t> Scheduler::next_chunk(const Sequence& s) const {
-  return std::span(s.request.prompt).subspan(size_t(s.kv.borrowed * KvCache::page_rows), size_t(prefixes_->chunk()));
+std::vector<int32_t> Scheduler::next_chunk(const Sequence& s) const {
+  std::vector<int32_t> tokens;
+  const int64_t first = s.kv.borrowed * KvCache::page_rows;
+  for (int64_t i = first; i < first + prefixes_->chunk(); ++i) tokens.push_back(s.token(i));
+  return tokens;
 }
 
 void Scheduler::go_on_from(Sequence& s, PrefixCache::Node* node) {
@@ -249,16 +271,17 @@ void Scheduler::borrow(Sequence& s) {
   }
 }
 
-// What it has read of its prompt becomes the tree's; if another was faster, that one's pages are as good.
+// What it has read becomes the tree's; if another was faster, that one's pages are as good. A reply is read as a prompt would be if its
+// bits are those of one.
 void Scheduler::lend(Sequence& s) {
-  if (!prefixes_ || s.shifts) return;
-  while (s.kv.borrowed * KvCache::page_rows + prefixes_->chunk() <= std::min(s.kv.length, s.prompt_size())) {
+  if (!prefixes_ || s.forgotten > 0) return;
+  while (s.kv.borrowed * KvCache::page_rows + prefixes_->chunk() <= (any_pieces_ ? s.kv.length : std::min(s.kv.length, s.prompt_size()))) {
     PrefixCache::Node* at = s.prefix ? s.prefix : prefixes_->root(weights_of(s));
     PrefixCache::Node* node = prefixes_->known(at, next_chunk(s));
     if (node) {
       kv.borrow(s.kv, node->pages);
     } else {
-      const std::span<const int32_t> tokens = next_chunk(s);
+      const std::vector<int32_t> tokens = next_chunk(s);
       PageSet pages = kv.lend(s.kv, prefixes_->chunk() / KvCache::page_rows);
       node = prefixes_->add(at, tokens, std::move(pages), s.drafted_rows >= s.kv.borrowed * KvCache::page_rows);
     }
@@ -266,18 +289,35 @@ void Scheduler::lend(Sequence& s) {
   }
 }
 
+// Takes its pages out of the tree. Others who use them begin again.
+void Scheduler::own(Sequence& s) {
+  if (!s.prefix) return;
+  std::vector<Sequence*> others;
+  for (const auto& other : running)
+    if (other.get() != &s && other->prefix) others.push_back(other.get());
+  for (Sequence* other : others) preempt(*other);
+  while (PrefixCache::Node* node = s.prefix) {
+    s.prefix = node->parent->parent ? node->parent : nullptr;
+    if (s.prefix) prefixes_->use(s.prefix);
+    prefixes_->take_out(node);
+  }
+  s.kv.borrowed = 0;
+}
+
 // Then it is better to wait for what it reads.
 bool Scheduler::is_read_by(const Sequence& s, std::span<Sequence* const> earlier) const {
   if (!shares(s)) return false;
   return std::ranges::any_of(earlier, [&](const Sequence* other) {
-    return !other->shifts && other->prefix == s.prefix && weights_of(*other) == weights_of(s) && other->in_prompt() &&
+    return other->forgotten == 0 && other->prefix == s.prefix && weights_of(*other) == weights_of(s) && other->in_prompt() &&
            (other->kv.borrowed * KvCache::page_rows) + prefixes_->chunk() <= other->prompt_size() &&
            std::ranges::equal(next_chunk(*other), next_chunk(s));
   });
 }
 
-void Scheduler::passed(const Plan& plan) {
-  for (const auto& s : running) lend(*s);
+void Scheduler::passed(const Plan& plan, double seconds) {
+  for (const auto& s : running)
+    if (!s->request.wants_prompt_rows() && !may_forget_soon(*s)) lend(*s);
+  if (const int64_t read = int64_t(plan.tokens.size()) - plan.reply_rows; read > 0) seconds_per_row_ = seconds / double(read);
   ++now_.passes;
   now_.reply_rows += plan.reply_rows;
   now_.prompt_rows += int64_t(plan.tokens.size()) - plan.reply_rows;
@@ -307,12 +347,17 @@ std::vector<Sequence*> Scheduler::readers() const {
   return in_turns(reading, {});
 }
 
-// Replies first, one row each and what is guessed, then prompts, a whole chunk at a time: where a prompt is cut depends on nothing but the
-// prompt, and with it every bit of the result.
+// Replies first, one row each and what is guessed, then prompts. Where it matters for the bits of the result, a prompt is cut where it
+// would be if nobody else were there.
 Plan Scheduler::plan(int64_t checked) {
   for (auto& s : running) s->first_row = -1;
   for (size_t i = 0; i < running.size(); ++i) {  // whoever makes room is taken out, this one or another behind or before it
     Sequence& s = *running[i];
+    if (s.prefix && may_forget_soon(s)) {
+      own(s);
+      i = size_t(-1);
+      continue;
+    }
     if (!s.in_reply() || s.stays) continue;
     if (!hold_or_preempt(s, s.kv.length + 1) || i >= running.size() || running[i].get() != &s) i = size_t(-1);
   }
@@ -328,8 +373,13 @@ Plan Scheduler::plan(int64_t checked) {
   }
   plan.reply_rows = int64_t(plan.tokens.size());
   const std::vector<Sequence*> reading = readers();
-  // Running replies wait for one chunk at most.
-  const int64_t most_rows = std::min(options_.max_rows, plan.reply_rows > 0 ? plan.reply_rows + options_.prompt_chunk : options_.max_rows);
+  // Running replies wait for one chunk at most, and for less where that would take long and the cut does not matter.
+  int64_t most_rows = options_.max_rows;
+  if (plan.reply_rows > 0) {
+    int64_t read = options_.prompt_chunk;
+    if (any_pieces_ && seconds_per_row_ > 0) read = std::clamp(int64_t(longest_wait / seconds_per_row_), int64_t(64), read);
+    most_rows = std::min(most_rows, plan.reply_rows + read);
+  }
   for (size_t i = 0; i < reading.size(); ++i) {
     Sequence& s = *reading[i];
     borrow(s);
@@ -341,7 +391,9 @@ Plan Scheduler::plan(int64_t checked) {
     } else {  // as few rows as a reply's guesses may have: computed as they were
       rows = std::min({spare_rows(options_), model_.mla_expand_rows - 1, s.tokens() - 1 - at});
     }
-    if (int64_t(plan.tokens.size()) + rows > most_rows) break;
+    const int64_t left = most_rows - int64_t(plan.tokens.size());
+    if (any_pieces_ && s.in_prompt()) rows = std::min(rows, left);
+    if (rows > left || rows == 0) break;
     if (s.shifts) make_room(s, rows);
     std::vector<int32_t> tokens;
     for (int64_t t = at; t < at + rows; ++t) tokens.push_back(s.token(t));

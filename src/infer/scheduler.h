@@ -27,7 +27,7 @@ struct Sequence {
   int64_t limit = 0;                    // rows at a time
   int64_t forgotten = 0;                // tokens: row i of kv is that many tokens further on, once it is behind those that were kept
   bool shifts = false;                  // may forget
-  bool stays = false;                   // has all its rows from the start: it gives way to nobody and borrows nothing
+  bool stays = false;                   // has all its rows from the start: it gives way to nobody
   PrefixCache::Node* prefix = nullptr;  // the last whose pages it has borrowed
   int64_t cached = 0;                   // tokens of the prompt that were read for somebody before
   std::optional<Matcher> matcher;       // of request.grammar
@@ -78,7 +78,7 @@ class Scheduler {
   void admit();
   // The rows of the next pass; of each reply's guess at most `checked` tokens. Empty: there is nothing to do.
   Plan plan(int64_t checked);
-  void passed(const Plan& plan);
+  void passed(const Plan& plan, double seconds);
   void tell();  // the figures of now
   std::unique_ptr<Sequence> take(Sequence& ended);
   void release(Sequence& sequence);  // what it has read stays for others
@@ -98,17 +98,21 @@ class Scheduler {
   void make_room(Sequence& s, int64_t rows);
   int64_t most_together(const Sequence& s) const;
   std::vector<Sequence*> readers() const;
+  bool may_forget_soon(const Sequence& s) const;
   bool shares(const Sequence& s) const;
-  std::span<const int32_t> next_chunk(const Sequence& s) const;
+  std::vector<int32_t> next_chunk(const Sequence& s) const;
   void borrow(Sequence& s);
   void lend(Sequence& s);
+  void own(Sequence& s);
   void go_on_from(Sequence& s, PrefixCache::Node* node);
   bool is_read_by(const Sequence& s, std::span<Sequence* const> earlier) const;
   void add_segment(Plan& plan, Sequence& s, std::span<const int32_t> tokens, int64_t known);
 
   const Model& model_;
   const EngineOptions options_;
+  const bool any_pieces_;                  // a row's bits are the same wherever its prompt is cut, and in a reply
   std::unique_ptr<PrefixCache> prefixes_;  // null: nothing is shared
+  double seconds_per_row_ = 0;             // that is read: of the latest pass
   std::deque<std::unique_ptr<Sequence>> waiting_;
   std::map<uint64_t, int64_t> begun_;  // by client: requests, since it was last without any
   EngineFigures now_;

@@ -84,6 +84,71 @@ TEST_P(EveryKindScheduled, BeginningsAreReadOnce) {
   }
 }
 
+// A talk goes on: where a reply's bits are those of a prompt, the next turn knows it too.
+TEST_P(EveryKindScheduled, ATalkIsNotReadAgain) {
+  for (const DType type : {DType::f16, DType::i8}) {
+    const Model model = random_model(GetParam().config, DType::bf16, 1);
+    for (const int64_t keep : {-1, 10}) {  // with 10: it might forget
+      const EngineOptions options{.cache = type, .cache_rows = 512, .max_rows = 64, .prompt_chunk = 64};
+      Engine engine(model, options);
+      std::vector<int32_t> talk = beginning_of(150, 1);
+      for (int turn = 0; turn < 3; ++turn) {
+        const auto make = [&](Reply& reply) {
+          Request request = request_behind(talk, reply, 7, keep < 0 ? 60 : 1000, uint64_t(turn + 1));
+          request.keep = keep;
+          request.on_token = [&reply](const Token& token) {
+            reply.tokens.push_back(token.id);
+            reply.logprobs.push_back(token.logprobs.at(0).logprob);
+            return reply.tokens.size() < 60;
+          };
+          return request;
+        };
+        const Reply alone = reply_alone(model, options, make);
+        const int64_t before = engine.figures().cached_tokens;
+        Reply reply;
+        Request request = make(reply);
+        talk = request.prompt;
+        engine.submit(std::move(request));
+        run(engine);
+        expect_same(alone, reply, fmt::format("turn {}", turn));
+        const int64_t known = engine.figures().cached_tokens - before;
+        if (turn > 0 && GetParam().config.attention == AttentionKind::gqa) {
+          EXPECT_EQ(known, (157 + (turn - 1) * 67 + 59) / 64 * 64);
+        } else {
+          EXPECT_EQ(known, turn == 0 ? 0 : turn == 1 ? 128 : 192);
+        }
+        talk.insert(talk.end(), reply.tokens.begin(), reply.tokens.end());
+      }
+    }
+  }
+}
+
+// One who forgets had lent its pages to others: those read again what they need, and every reply is what it would have been.
+TEST_P(EveryKindScheduled, WhoForgetsTakesItsPagesBack) {
+  const Model model = random_model(GetParam().config, DType::bf16, 1);
+  const EngineOptions options{.cache_rows = 1024, .max_rows = 64, .prompt_chunk = 64};
+  const auto forgetful = [](Reply& reply) {
+    Request request = request_behind(beginning_of(130, 1), reply, 5, 700, 1);
+    request.keep = 10;
+    return request;
+  };
+  const auto other = [](Reply& reply) { return request_behind(beginning_of(130, 1), reply, 9, 100, 2); };
+  const Reply one = reply_alone(model, options, forgetful), two = reply_alone(model, options, other);
+  Engine engine(model, options);
+  std::vector<Reply> replies(3);
+  engine.submit(forgetful(replies[0]));
+  for (int i = 0; i < 300; ++i) engine.step();
+  engine.submit(other(replies[1]));
+  run(engine);
+  engine.submit(other(replies[2]));
+  run(engine);
+  EXPECT_EQ(engine.figures().preempted, 1);
+  expect_same(one, replies[0], "who forgets");
+  expect_same(two, replies[1], "the other");
+  expect_same(two, replies[2], "the other later");
+  EXPECT_EQ(engine.figures().free_pages + engine.figures().kept_pages, engine.figures().pages);
+}
+
 // More replies than there is room for: some give way and read again what they had written, to the same bits.
 TEST_P(EveryKindScheduled, WhoGivesWayGoesOnAsBefore) {
   for (const DType type : {DType::f32, DType::f16, DType::i8}) {
