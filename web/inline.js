@@ -1,5 +1,6 @@
 // Markdown inside a paragraph, into nodes. Emphasis follows CommonMark's delimiter algorithm, in linear time and with bounded nesting.
 import { el } from "./dom.js";
+import { renderMath } from "./math.js";
 
 const MOST_HEIGHT = 8;  // of elements within each other
 const SPECIAL = /[\\`*_~[\]!<$h]/g;
@@ -89,7 +90,7 @@ class Scanner {
   }
 
   math(from, to, end) {
-    this.parts.push(nodePart(el("span", { class: "math" }, this.source.slice(from, to).trim())));
+    this.parts.push(nodePart(renderMath(this.source.slice(from, to).trim(), el("span", { class: "math" }))));
     this.at = end;
     return true;
   }

@@ -1,8 +1,9 @@
-// Markdown into nodes: headings, lists, tables, quotes, code, mathematics as text. Whatever is not Markdown, HTML too, stays text.
+// Markdown into nodes: headings, lists, tables, quotes, code, mathematics. Whatever is not Markdown, HTML too, stays text.
 // A growing text keeps the nodes of the blocks that did not change.
 import { copyButton, el } from "./dom.js";
 import { highlight } from "./highlight.js";
 import { renderInline } from "./inline.js";
+import { renderMath } from "./math.js";
 import { t } from "./strings.js";
 
 const MOST_DEPTH = 10;  // of lists and quotes within each other
@@ -213,7 +214,7 @@ function render(block, depth) {
     case "table":
       return renderTable(block);
     case "math":
-      return el("div", { class: "math block", tabindex: "0", role: "region", "aria-label": t("formula") }, block.text);
+      return el("div", { class: "math-block", tabindex: "0", role: "region", "aria-label": t("formula") }, renderMath(block.text, el("div", { class: "math" })));
     default:
       return renderInline(block.text, el("p"));
   }

@@ -253,7 +253,7 @@ def test_markdown(visit):
     body = replies(page)
     for selector, words in (("h3", "Title"), ("p strong >> nth=0", "bold"), ("p strong >> nth=1", "“很低”"), ("em", "italic"), ("del", "gone"), ("p code", "code"),
                             ("ol > li > ul > li", "inner"), ("blockquote", "quote"), ("th >> nth=0", "a"), ("td.to-right", "2"), (".c-keyword", "int"),
-                            (".c-comment", "// one"), (".math", "E = mc^2")):
+                            (".c-comment", "// one"), (".math", "E = mc2"), (".math sup", "2")):
         expect(body.locator(selector)).to_have_text(words)
     assert body.locator("hr").count() == 1
     expect(body.locator("p", has_text="it costs $5.")).to_have_count(1)
@@ -266,7 +266,7 @@ async () => {
   let state = 12345;
   const random = (n) => (state = (Math.imul(state, 1103515245) + 12345) >>> 0, (state >>> 8) % n);
   const bits = ["*", "**", "_", "~~", "`", "```", "\n", "\n\n", "- ", "1. ", "> ", "# ", "| a | b |\n|---|---|\n", "|", "[", "](", ")", "![", "http://", "https://a.b/c", "$", "$$",
-    "\\(", "\\)", "\\[", "\\", "\"", "'", "//", "/*", "#", "0x1f", "if(", "<", ">", "<b>", "word ", "字", "  ", "    ", "\t", "\r\n", "---\n", "~~~", "\u0000", "\ud800", "\u202e", "😀", "javascript:", "&lt;", "[x] "];
+    "\\(", "\\)", "\\[", "\\", "\"", "'", "//", "/*", "#", "0x1f", "if(", "<", ">", "<b>", "word ", "字", "  ", "    ", "\t", "\r\n", "---\n", "~~~", "\u0000", "\ud800", "\u202e", "😀", "javascript:", "&lt;", "[x] ", "$\\frac{", "}", "{", "^", "_", "\\sqrt[", "\\text{", "\\\\", "&", "\\left("];
   const depth = (node) => node.childElementCount ? 1 + Math.max(...[...node.children].map(depth)) : 1;
   let deepest = 0;
   for (let round = 0; round < 400; ++round) {
@@ -293,7 +293,8 @@ async () => {
   const { renderMarkdown } = await import("./markdown.js");
   const many = (text) => text.repeat(Math.ceil(100000 / text.length));
   const texts = ["*", "_", "`", "[", "![", "](", "> ", "- ", "*a ", "**a* ", "`a``", "[a](", "$a ", "$$", "\\(", "<http://", "~~", "a|", "|-", "|\n", "# ", "#", "- a\n", "> a\n", "  - a\n",
-    "```\n", "1. ", "*a_b", "[[a](https://a.b) ", "'", "word ", "\n", "a\n\n", "http://", "$$\n", "| a |\n|---|\n", "```js\n\"'`/*\n```\n", "*a* **b** `c` [d](https://e.f)\n\n"].map(many);
+    "```\n", "1. ", "*a_b", "[[a](https://a.b) ", "'", "word ", "\n", "a\n\n", "http://", "$$\n", "| a |\n|---|\n", "```js\n\"'`/*\n```\n", "$\\frac{", "$x^{", "\\(\\sqrt[", "\\frac{a}{b} ", "*a* **b** `c` [d](https://e.f)\n\n"].map(many);
+  texts.push("$" + "\\frac{".repeat(12000) + "$", "\\[" + many("x^{") + "\\]", "$$" + many("\\sqrt{a}_") + "$$");
   texts.push("> ".repeat(30) + many("a"), "- ".repeat(1000), Array.from({ length: 300 }, (_, i) => " ".repeat(2 * i) + "- a").join("\n"));
   const depth = (node) => { let most = 0; for (const one of node.querySelectorAll("*")) { let d = 0; for (let n = one; n !== node; n = n.parentNode) ++d; most = Math.max(most, d); if (d > 200) break; } return most; };
   let deepest = 0, slow = [];
@@ -306,6 +307,16 @@ async () => {
   return { deepest, slow };
 }
 """
+
+
+def test_formulas_read_well(visit):
+    page = visit()
+    formulas = {r"\frac{a+1}{2} \le \sqrt{x_1^2}": "a+1/2 ≤ √x12", r"\sum_{i=0}^{n} \alpha_i \in \mathbb{R}": "∑i=0n αi ∈ ℝ", r"\boxed{42\%}": "42%",
+                r"\text{speed} \cdot t \unknown": "speed · t \\unknown", r"\begin{aligned} a &= b \\ c &= d \end{aligned}": "a = b c = d", r"\left( \hat{x} - y' \right)": "( x\u0302 − y′ )"}
+    answers_with(page, "\n\n".join(f"\\[ {formula} \\]" for formula in formulas))
+    say(page, "show")
+    assert [" ".join(text.split()) for text in page.locator(".math").all_text_contents()] == list(formulas.values())
+    assert page.locator(".math").evaluate_all("all => all.map((e) => e.ariaLabel)") == list(formulas)
 
 
 def test_no_text_breaks_markdown(visit):
