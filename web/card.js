@@ -28,12 +28,13 @@ function feedForward(f) {
   return f.shared ? t("moe_shared", f.experts, number(f.expert_dim), f.active, f.shared) : t("moe", f.experts, number(f.expert_dim), f.active);
 }
 
-function groups(card) {
+function groups(card, name) {
   const { parameters: p, weights, cache } = card;
   const types = Object.entries(weights.types).map(([type, size]) => `${type} ${bytes(size)}`).join(" · ");
   return [
     ["shape", [
       ["family", card.family],
+      ...(card.name === name ? [] : [["adapter_of", card.name]]),
       ["parameters", p.active === p.total ? count(p.total) : t("active", count(p.total), count(p.active))],
       ["layers", number(card.layers)],
       ["width", number(card.dim)],
@@ -77,26 +78,27 @@ export class Card {
     this.card = null;
   }
 
-  async show(model) {
+  async show(model, parent) {  // parent: of an adapter, its model
     if (model !== this.model) this.card = null;
     this.model = model;
     this.draw();
     if (!model) return;
     try {
-      this.card = await getJson(`v1/model_card?model=${encodeURIComponent(model)}`);
+      const cards = (await getJson("v1/model_cards")).data;
+      this.card = cards.find(({ name }) => name === model) ?? cards.find(({ name }) => name === parent) ?? null;
       this.draw();
     } catch (error) {
       if (!(error instanceof Failure)) throw error;
       byId("card-note").textContent = error.text;
-      if (error.kind === "key" && (await this.askKey(error.message))) await this.show(model);
+      if (error.kind === "key" && (await this.askKey(error.message))) await this.show(model, parent);
     }
   }
 
   draw() {
-    const address = new URL("v1", document.baseURI).href, name = this.card?.name ?? this.model ?? "";
+    const address = new URL("v1", document.baseURI).href, name = this.model ?? "";
     byId("card-title").textContent = name || t("model");
     byId("card-note").textContent = t("card_note");
-    const parts = this.card ? groups(this.card).map(([key, rows]) => section(key, list(rows))) : [];
+    const parts = this.card ? groups(this.card, name).map(([key, rows]) => section(key, list(rows))) : [];
     const use = section("use_it", el("p", { class: "quiet" }, t("use_note")),
       el("p", { class: "address" }, el("code", {}, address), copyButton(t("copy_address"), t("copied"), () => address)), example(address, name || "model"));
     byId("card").replaceChildren(el("div", { class: "stack" }, ...parts.slice(0, 1)), el("div", { class: "stack" }, ...parts.slice(1), use));

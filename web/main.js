@@ -11,7 +11,7 @@ import { Sidebar } from "./sidebar.js";
 import { language, languages, setLanguage, t, translate } from "./strings.js";
 import { openTalks, talkOf } from "./talks.js";
 
-let model = "";
+let model = "", parents = new Map();  // of adapters: their models
 const pages = ["chat", "dashboard", "model"];
 
 const chat = new Chat({
@@ -46,7 +46,7 @@ function go() {
     document.title = `${t(page)} · hadal`;
   }
   dashboard.show(page === "dashboard");
-  if (page === "model") card.show(model);
+  if (page === "model") card.show(model, parents.get(model));
   sidebar.draw();
   openSide(false);
 }
@@ -90,7 +90,8 @@ function speak(chosen) {
 
 async function learnModel() {
   try {
-    const names = (await getJson("v1/models")).data.map(({ id }) => id);
+    const served = (await getJson("v1/models")).data, names = served.map(({ id }) => id);
+    parents = new Map(served.map(({ id, parent }) => [id, parent]));
     model = names.includes(kept("model")) ? kept("model") : names[0];
     byId("models").replaceChildren(...names.map((name) => el("option", { selected: name === model }, name)));
     byId("models").hidden = names.length < 2;
@@ -102,14 +103,14 @@ async function learnModel() {
   }
   byId("model-name").textContent = model;
   chat.drawSuggestions();
-  if (shown() === "model") card.show(model);
+  if (shown() === "model") card.show(model, parents.get(model));
 }
 
 byId("models").addEventListener("change", ({ target }) => {
   model = target.value;
   keep("model", model);
   chat.drawSuggestions();
-  if (shown() === "model") card.show(model);
+  if (shown() === "model") card.show(model, parents.get(model));
 });
 
 for (const button of document.querySelectorAll("[data-icon]")) setIcon(button, button.dataset.icon);

@@ -144,6 +144,7 @@ const table = {
   // model card
   card_note: ["What runs on this server.", "这台服务器上运行的模型。"],
   family: ["Family", "系列"],
+  adapter_of: ["Adapter of", "适配器，基于"],
   parameters: ["Parameters", "参数量"],
   active: ["{0}, {1} active per token", "{0}，每个词元激活 {1}"],
   layers: ["Layers", "层数"],

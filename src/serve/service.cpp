@@ -94,7 +94,7 @@ const Service::Route Service::routes[] = {
     {"POST", "/v1/messages", &Service::complete<anthropic_messages>},
     {"POST", "/v1/messages/count_tokens", &Service::count},
     {"GET", "/v1/models", &Service::models},
-    {"GET", "/v1/model_card", &Service::model_card},
+    {"GET", "/v1/model_cards", &Service::model_cards},
     {"POST", "/v1/load_lora_adapter", &Service::load_adapter},
     {"POST", "/v1/unload_lora_adapter", &Service::unload_adapter},
     {"GET", "/tokenizer_info", &Service::tokenizer_info},
@@ -349,7 +349,11 @@ void Service::unload_adapter(const HttpCall& call, const std::shared_ptr<HttpRep
   reply->send(200, "text/plain", fmt::format("Success: LoRA adapter '{}' removed successfully.", asked.name));
 }
 
-void Service::model_card(const HttpCall&, const std::shared_ptr<HttpReply>& reply) { answer(reply, 200, card_); }
+void Service::model_cards(const HttpCall&, const std::shared_ptr<HttpReply>& reply) {
+  std::string cards = card_;
+  for (const Service* other : others_) cards += "," + other->card_;
+  answer(reply, 200, R"({"object":"list","data":[)" + cards + "]}");
+}
 
 void Service::tokenizer_info(const HttpCall&, const std::shared_ptr<HttpReply>& reply) {
   const auto text_of = [&](std::optional<int32_t> token) { return token ? Json(tokenizer_.bytes(*token)) : Json(); };

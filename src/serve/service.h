@@ -62,7 +62,7 @@ class Service {  // one model. The first of a server takes all calls, and hands 
   void count(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void embed(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void models(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
-  void model_card(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
+  void model_cards(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void load_adapter(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void unload_adapter(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);
   void tokenizer_info(const HttpCall& call, const std::shared_ptr<HttpReply>& reply);

@@ -358,6 +358,7 @@ def test_history_is_renamed_deleted_and_brought_back(visit):
     page.get_by_role("button", name="Undo").click()
     expect(page.locator(".message.user .body")).to_have_text(["question"])
     page.get_by_role("button", name="Delete “Renamed”").click()
+    expect(page.locator("#talks .talk")).to_have_count(1)
     page.reload()
     page.wait_for_selector("html[data-ready]")
     expect(page.locator("#talks .talk")).to_have_count(1)
@@ -627,13 +628,27 @@ def test_the_dashboard_shows_what_metrics_say(visit):
 
 
 def test_the_card_tells_the_model(visit, server):
-    card = server.call("/v1/model_card")[1]
+    (card,) = server.call("/v1/model_cards")[1]["data"]
     assert card["name"] == "tiny" and card["family"] == "llama" and card["chat"] is True and card["weights"]["bytes"] > 0
     page = visit("#model")
     card_text = page.locator("#card")
     expect(card_text).to_contain_text(f"{card['attention']['heads']} query heads, {card['attention']['kv_heads']} key/value heads")
     expect(card_text).to_contain_text(f"{card['context']:,} tokens")
     expect(card_text).to_contain_text(f"{server.base}/v1")
+
+
+def test_each_model_has_its_card(hadal, visit, tmp_path):
+    dense, mixture = (copy_of(tmp_path / name, read_golden(GOLDEN / name).model, TEMPLATE) for name in ("llama", "deepseek_v3"))
+    server = Server(hadal, dense, "--also", f"mixture={mixture}")
+    page = visit("#model", base=server.base)
+    expect(page.locator("#card")).to_contain_text("dense")
+    page.get_by_role("combobox", name="Model").select_option("mixture")
+    expect(page.locator("#card-title")).to_have_text("mixture")
+    expect(page.locator("#card")).to_contain_text(re.compile(r"\d experts of \d+, \d active"))
+    page.locator("#tab-chat").click()
+    say(page, "the thing")
+    expect(page.locator(".stats")).to_contain_text("tokens")
+    assert server.end() == 0
 
 
 CONTRAST = """() => {
