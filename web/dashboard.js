@@ -124,14 +124,14 @@ export class Dashboard {
   }
 
   cacheOf(series) {
-    const all = firstOf(series, ["hadal_cache_pages", "hadal_cache_pages_total"]);
-    const free = firstOf(series, ["hadal_cache_free_pages", "hadal_cache_pages_free"]);
-    const used = firstOf(series, ["hadal_cache_used_pages", "hadal_cache_pages_used"]) ?? (all !== null && free !== null ? all - free : null);
+    const all = total(series, "hadal_cache_pages");
+    const free = total(series, "hadal_cache_pages_free");
+    const used = all !== null && free !== null ? all - free : null;
     return all > 0 && used !== null ? { all, used } : null;
   }
 
   hitRate(series) {
-    const hit = firstOf(series, ["hadal_cache_hit_tokens_total", "hadal_prompt_tokens_cached_total", "hadal_prefix_hit_tokens_total"]);
+    const hit = firstOf(series, ["hadal_cached_tokens_total"]);
     const all = total(series, "hadal_prompt_tokens_total");
     return hit !== null && all > 0 ? Math.min(1, hit / all) : null;
   }

@@ -583,8 +583,8 @@ hadal_between_tokens_seconds_bucket{{le="0.01"}} 0
 hadal_between_tokens_seconds_bucket{{le="0.02"}} {t}
 hadal_between_tokens_seconds_bucket{{le="+Inf"}} {t}
 hadal_cache_pages 200
-hadal_cache_free_pages 150
-hadal_prompt_tokens_cached_total {h}
+hadal_cache_pages_free 150
+hadal_cached_tokens_total {h}
 """
 
 
