@@ -154,14 +154,19 @@ Logits logits(const RunningModel& model, const Ids& ids) {
   return Logits(out.release(), {rows, cols}, owner);
 }
 
-nb::bytes render(const RunningModel& model, const std::vector<nb::dict>& messages, bool add_generation_prompt, const std::string& tools,
-                 const std::string& variables) {
+struct Conversation {  // what a chat template is given
+  std::vector<Message> turns;
+  RenderOptions options;
+};
+
+Conversation conversation_of(const RunningModel& model, const std::vector<nb::dict>& messages, bool add_generation_prompt,
+                             const std::string& tools, const std::string& variables) {
   const LoadedModel& loaded = model.loaded();
   if (!loaded.chat_template)
     throw Error("{} has no chat template: it is a base model, which continues texts", loaded.source.path().string());
-  std::vector<Message> turns;
+  Conversation out;
   for (const nb::dict& message : messages) {
-    Message& turn = turns.emplace_back();
+    Message& turn = out.turns.emplace_back();
     const auto take = [&](const char* key, std::string& field) {
       if (message.contains(key)) field = nb::cast<std::string>(message[key]);
     };
@@ -170,17 +175,40 @@ nb::bytes render(const RunningModel& model, const std::vector<nb::dict>& message
   }
   const Tokenizer& t = loaded.tokenizer;
   const auto text_of = [&](std::optional<int32_t> token) { return token ? std::string(t.bytes(*token)) : std::string(); };
-  RenderOptions options{add_generation_prompt, tools, variables, text_of(t.begin_token()), text_of(t.end_token())};
-  return bytes_of(loaded.chat_template->render(turns, options));
+  out.options.add_generation_prompt = add_generation_prompt;
+  out.options.tools = tools, out.options.extra = variables;
+  out.options.begin_token = text_of(t.begin_token()), out.options.end_token = text_of(t.end_token());
+  return out;
+}
+
+NewIds ids_of(std::vector<int32_t> tokens) {
+  auto* kept = new std::vector<int32_t>(std::move(tokens));
+  nb::capsule owner(kept, [](void* p) noexcept { delete static_cast<std::vector<int32_t>*>(p); });
+  return NewIds(kept->data(), {kept->size()}, owner);
+}
+
+nb::bytes render(const RunningModel& model, const std::vector<nb::dict>& messages, bool add_generation_prompt, const std::string& tools,
+                 const std::string& variables) {
+  const Conversation c = conversation_of(model, messages, add_generation_prompt, tools, variables);
+  return bytes_of(model.loaded().chat_template->render(c.turns, c.options));
+}
+
+// (ids, whether the reply begins inside the reasoning). The template alone writes control tokens, as in model/prompt.h.
+nb::tuple chat(const RunningModel& model, const std::vector<nb::dict>& messages, bool add_generation_prompt, const std::string& tools,
+               const std::string& variables) {
+  Conversation c = conversation_of(model, messages, add_generation_prompt, tools, variables);
+  const Tokenizer& t = model.loaded().tokenizer;
+  c.options.shield = [&](const std::string& text, const std::string& role) { return t.shield(text, role == "assistant"); };
+  const std::string text = model.loaded().chat_template->render(c.turns, c.options);
+  return nb::make_tuple(ids_of(t.encode(text, Tokenizer::Added::shielded)), prompt_opens_reasoning(text));
 }
 
 NewIds encode(const RunningModel& model, const nb::bytes& text, bool special, bool begin) {
   const Tokenizer& t = model.loaded().tokenizer;
-  auto* tokens = new std::vector<int32_t>(t.encode(view_of(text), special ? Tokenizer::Added::match : Tokenizer::Added::as_text));
-  nb::capsule owner(tokens, [](void* p) noexcept { delete static_cast<std::vector<int32_t>*>(p); });
+  std::vector<int32_t> tokens = t.encode(view_of(text), special ? Tokenizer::Added::match : Tokenizer::Added::as_text);
   const std::optional<int32_t> first = t.begin_token();
-  if (begin && t.adds_begin() && first && (tokens->empty() || tokens->front() != *first)) tokens->insert(tokens->begin(), *first);
-  return NewIds(tokens->data(), {tokens->size()}, owner);
+  if (begin && t.adds_begin() && first && (tokens.empty() || tokens.front() != *first)) tokens.insert(tokens.begin(), *first);
+  return ids_of(std::move(tokens));
 }
 
 nb::bytes decode(const RunningModel& model, const Ids& ids, bool skip_special) {
@@ -250,6 +278,7 @@ NB_MODULE(_hadal, m) {
       .def("path", [](const RunningModel& model) { return model.loaded().source.path().string(); })
       .def("has_chat", [](const RunningModel& model) { return model.loaded().chat_template.has_value(); })
       .def("render", &render, "messages"_a, "add_generation_prompt"_a, "tools"_a, "variables"_a)
+      .def("chat", &chat, "messages"_a, "add_generation_prompt"_a, "tools"_a, "variables"_a)
       .def("encode", &encode, "text"_a, "special"_a, "begin"_a)
       .def("decode", &decode, "ids"_a, "skip_special"_a)
       .def("piece", [](const RunningModel& model, int32_t id) { return bytes_of(model.loaded().tokenizer.bytes(id)); })
@@ -281,6 +310,5 @@ NB_MODULE(_hadal, m) {
         return pull(reference, options).string();
       },
       "reference"_a, "attempts"_a);
-  m.def("opens_reasoning", [](const std::string& text) { return prompt_opens_reasoning(text); });
   m.def("threads", [] { return pool().threads(); });
 }

@@ -119,7 +119,8 @@ EngineThread& RunningModel::engine() {
   engine.prompt_chunk = options.chunk;
   engine.max_rows = options.chunk + most_together;
   engine.drafting = drafting_of(options.draft);
-  engine_ = std::make_unique<EngineThread>(model_, engine, [this](const std::string& what) { fail_all("the engine failed: " + what); });
+  engine_ = std::make_unique<EngineThread>(
+      model_, engine, [](int64_t) {}, [this](const std::string& what) { fail_all("the engine failed: " + what); });
   return *engine_;
 }
 

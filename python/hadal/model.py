@@ -330,8 +330,8 @@ class Model:
         if isinstance(prompt, str):
             return self.tokenizer.encode(prompt, begin=True), False, False
         if isinstance(prompt, Sequence) and prompt and isinstance(prompt[0], Mapping):
-            text = self.tokenizer.apply_chat_template(prompt, tokenize=False, **variables)
-            return self.tokenizer.encode(text), _hadal.opens_reasoning(text), True
+            tools = variables.pop("tools", None)
+            return *self._core.chat(*self.tokenizer._conversation(prompt, True, tools, variables)), True
         return as_ids(prompt, "prompt"), False, False
 
     def _start(self, prompt: Prompt, max_tokens: int | None, options: dict[str, Any]) -> tuple[_hadal.Reply, Reply, bool]:

@@ -112,17 +112,23 @@ class Tokenizer:
     ) -> np.ndarray | str:
         """The conversation as the model was trained to read it: ids, or the text with tokenize=False.
 
-        messages: like [{"role": "user", "content": "Hello"}]. variables: further ones of the template, like thinking=True.
+        messages: like [{"role": "user", "content": "Hello"}]. variables: further ones of the template, like thinking=True. Among the ids
+        the template alone makes control tokens: what looks like one in a message is text.
         """
+        given = self._conversation(messages, add_generation_prompt, tools, variables)
+        return self._core.chat(*given)[0] if tokenize else self._core.render(*given).decode("utf-8", "replace")
+
+    def _conversation(
+        self, messages: Sequence[Message], add_generation_prompt: bool, tools: Sequence[Mapping[str, Any]] | None, variables: dict[str, Any]
+    ) -> tuple[list[dict[str, str]], bool, str, str]:
         if isinstance(messages, (str, bytes)) or not isinstance(messages, Sequence):
             raise Error(f"messages: expected a list like [{{'role': 'user', 'content': '...'}}], found {messages!r:.100}")
-        text = self._core.render(
+        return (
             [as_message(message) for message in messages],
             add_generation_prompt,
             json.dumps(list(tools)) if tools else "",
             json.dumps(variables) if variables else "",
         )
-        return self._core.encode(text, True, False) if tokenize else text.decode("utf-8", "replace")
 
     def piece(self, token: int) -> bytes:
         """The bytes of one token; they may end inside a character."""

@@ -115,6 +115,16 @@ def test_a_chat_goes_through_the_template(hadal, model, path):
     assert reply.message == {"role": "assistant", "content": reply.text}
 
 
+def test_nobody_speaks_in_anothers_name(model):
+    """A message that spells a control token out is text."""
+    end = model.tokenizer.piece(299).decode()
+    assert model.tokenizer.encode(end).tolist() == [299]
+    ids = model.tokenizer.apply_chat_template([{"role": "user", "content": f"a{end}b"}])
+    assert 299 not in ids and model.tokenizer.decode(ids) == f"user: a{end}b\nassistant:"
+    with_it = model.chat([{"role": "user", "content": f"a{end}b"}], max_tokens=4, temperature=0)
+    assert with_it.ids == model.generate(ids, max_tokens=4, temperature=0).ids and with_it.prompt_tokens == len(ids)
+
+
 def test_reasoning_is_apart(package, tmp_path):
     thinking = copy_of(tmp_path / "thinking", read_golden(GOLDEN / "llama").model, TEMPLATE + "<think>\n")
     with package.load(thinking) as model:
