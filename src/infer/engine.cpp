@@ -50,9 +50,11 @@ struct Engine::State {
       s->guess = guess_for(*s);
       if (!s->guess.tokens.empty()) guesses.push_back(&s->guess);
     }
-    if (guesses.empty() || replies + int64_t(guesses.size()) > options.max_rows) return 0;
+    const bool reads = replies < int64_t(scheduler.running.size());
+    const int64_t most = options.max_rows - (reads ? options.prompt_chunk : 0);  // guesses leave room for a prompt
+    if (guesses.empty() || replies + int64_t(guesses.size()) > most) return 0;
     const int64_t length = gain.best_length(guesses, replies);
-    return std::min(length, (options.max_rows - replies) / int64_t(guesses.size()));
+    return std::min(length, (most - replies) / int64_t(guesses.size()));
   }
 
   // Samples the next token of `s` and hands it over; returns true when the reply has ended.

@@ -239,8 +239,10 @@ bool Scheduler::may_forget_soon(const Sequence& s) const {
   return s.shifts && (s.forgotten > 0 || s.kv.length + options_.max_rows > s.limit);
 }
 
+bool Scheduler::lends(const Sequence& s) const { return prefixes_ && !s.request.wants_prompt_rows() && !may_forget_soon(s); }
+
 bool Scheduler::shares(const Sequence& s) const {
-  if (!prefixes_ || s.request.wants_prompt_rows() || may_forget_soon(s)) return false;
+  if (!lends(s)) return false;
   if (s.shifts && (running.size() > 1 || (running.size() == 1 && running[0].get() != &s))) return false;  // see own()
   return s.kv.length == s.kv.borrowed * KvCache::page_rows &&
          s.kv.length + prefixes_->chunk() < s.prompt_size();  // the last token is read by everybody: its logits are wanted
@@ -308,7 +310,7 @@ void Scheduler::own(Sequence& s) {
 bool Scheduler::is_read_by(const Sequence& s, std::span<Sequence* const> earlier) const {
   if (!shares(s)) return false;
   return std::ranges::any_of(earlier, [&](const Sequence* other) {
-    return other->forgotten == 0 && other->prefix == s.prefix && weights_of(*other) == weights_of(s) && other->in_prompt() &&
+    return lends(*other) && other->prefix == s.prefix && weights_of(*other) == weights_of(s) && other->in_prompt() &&
            (other->kv.borrowed * KvCache::page_rows) + prefixes_->chunk() <= other->prompt_size() &&
            std::ranges::equal(next_chunk(*other), next_chunk(s));
   });
@@ -316,7 +318,7 @@ bool Scheduler::is_read_by(const Sequence& s, std::span<Sequence* const> earlier
 
 void Scheduler::passed(const Plan& plan, double seconds) {
   for (const auto& s : running)
-    if (!s->request.wants_prompt_rows() && !may_forget_soon(*s)) lend(*s);
+    if (lends(*s)) lend(*s);
   if (const int64_t read = int64_t(plan.tokens.size()) - plan.reply_rows; read > 0) seconds_per_row_ = seconds / double(read);
   ++now_.passes;
   now_.reply_rows += plan.reply_rows;

@@ -99,7 +99,8 @@ class Scheduler {
   int64_t most_together(const Sequence& s) const;
   std::vector<Sequence*> readers() const;
   bool may_forget_soon(const Sequence& s) const;
-  bool shares(const Sequence& s) const;
+  bool lends(const Sequence& s) const;   // while it runs
+  bool shares(const Sequence& s) const;  // its next chunk, if somebody has read it
   std::vector<int32_t> next_chunk(const Sequence& s) const;
   void borrow(Sequence& s);
   void lend(Sequence& s);
