@@ -18,6 +18,31 @@ struct ChatTemplate::Program {
 
 namespace {
 
+bool is_json(Bounds& bounds, const std::string& text) {
+  try {
+    read_json(bounds, text, "arguments");
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
+// Arguments are a text of JSON. Templates put it where it belongs as it is, or write it as JSON: both give what the model once wrote.
+Value with_json_arguments(Bounds& bounds, const Value& value) {
+  if (const Sequence* list = value.sequence()) {
+    Values items;
+    for (const Value& item : list->items) items.push_back(with_json_arguments(bounds, item));
+    return make_sequence(bounds, std::move(items));
+  }
+  if (!value.dict()) return value;
+  Pairs items = value.dict()->items;
+  for (auto& [key, inner] : items) {
+    if (*key.text() == "function") inner = with_json_arguments(bounds, inner);
+    if (*key.text() == "arguments" && inner.text()) inner.is_json = is_json(bounds, *inner.text());
+  }
+  return make_dict(bounds, std::move(items));
+}
+
 // Of a JSON text whose strings `role` has said.
 Value shielded_json(Bounds& bounds, const RenderOptions& options, const std::string& json, std::string_view what, const char* role) {
   if (!options.shield) return read_json(bounds, json, what);
@@ -36,7 +61,8 @@ Value value_of(Bounds& bounds, const Message& message, size_t index, const Rende
   add("content", only_calls ? Value(None{}) : said(message.content, message.role));
   if (!message.reasoning.empty()) add("reasoning_content", said(message.reasoning, "reasoning"));
   if (!message.tool_calls.empty())
-    add("tool_calls", shielded_json(bounds, options, message.tool_calls, fmt::format("tool_calls of message {}", index), "tool"));
+    add("tool_calls", with_json_arguments(bounds, shielded_json(bounds, options, message.tool_calls,
+                                                                fmt::format("tool_calls of message {}", index), "tool")));
   if (!message.name.empty()) add("name", said(message.name, "tool"));
   if (!message.tool_call_id.empty()) add("tool_call_id", said(message.tool_call_id, "tool"));
   return make_dict(bounds, std::move(fields));

@@ -12,8 +12,9 @@ std::string text_of(const Tokenizer& tokenizer, std::optional<int32_t> token) {
   return token ? std::string(tokenizer.bytes(*token)) : std::string();
 }
 
-RenderOptions options_for(const Tokenizer& tokenizer, const std::string& variables) {
+RenderOptions options_for(const Tokenizer& tokenizer, const std::string& variables, const std::string& tools) {
   RenderOptions options;
+  options.tools = tools;
   options.begin_token = text_of(tokenizer, tokenizer.begin_token());
   options.end_token = text_of(tokenizer, tokenizer.end_token());
   options.extra = variables;
@@ -30,14 +31,14 @@ Prompt raw_prompt(const Tokenizer& tokenizer, const std::string& text) {
   return prompt;
 }
 
-std::string chat_text(const Tokenizer& tokenizer, const ChatTemplate& chat, std::span<const Message> messages,
-                      const std::string& variables) {
-  return chat.render(messages, options_for(tokenizer, variables));
+std::string chat_text(const Tokenizer& tokenizer, const ChatTemplate& chat, std::span<const Message> messages, const std::string& variables,
+                      const std::string& tools) {
+  return chat.render(messages, options_for(tokenizer, variables, tools));
 }
 
 Prompt chat_prompt(const Tokenizer& tokenizer, const ChatTemplate& chat, std::span<const Message> messages, const std::string& variables,
-                   const std::string& reply_start) {
-  RenderOptions options = options_for(tokenizer, variables);
+                   const std::string& reply_start, const std::string& tools) {
+  RenderOptions options = options_for(tokenizer, variables, tools);
   options.shield = [&](const std::string& text, const std::string& role) { return tokenizer.shield(text, role == "assistant"); };
   std::string text = chat.render(messages, options);
   if (!reply_start.empty() && prompt_opens_reasoning(text)) text += "</think>\n\n";  // it has got beyond that

@@ -21,10 +21,10 @@ Prompt raw_prompt(const Tokenizer& tokenizer, const std::string& text);
 // The conversation as the template renders it; the template alone decides about the begin token. variables: a JSON object, or empty.
 // In a prompt the template alone writes control tokens: what looks like one in a message is text, so that nobody speaks in another's name.
 std::string chat_text(const Tokenizer& tokenizer, const ChatTemplate& chat, std::span<const Message> messages,
-                      const std::string& variables = "");
-// reply_start: what the reply has said already.
+                      const std::string& variables = "", const std::string& tools = "");
+// tools: a JSON array, for templates that tell the model of them. reply_start: what the reply has said already.
 Prompt chat_prompt(const Tokenizer& tokenizer, const ChatTemplate& chat, std::span<const Message> messages,
-                   const std::string& variables = "", const std::string& reply_start = "");
+                   const std::string& variables = "", const std::string& reply_start = "", const std::string& tools = "");
 // The variables for models that reason when told to, "on" or "off"; none where nothing is said.
 std::string thinking_variables(const std::string& on_or_off);
 

@@ -26,19 +26,22 @@ std::string_view trim_newlines(std::string_view text) {
 
 }  // namespace
 
-ReplyStream::ReplyStream(const Tokenizer& tokenizer, std::vector<std::string> stops, bool starts_in_reasoning, bool separate_reasoning)
+ReplyStream::ReplyStream(const Tokenizer& tokenizer, std::vector<std::string> stops, bool starts_in_reasoning, bool separate_reasoning,
+                         std::optional<CallStyle> calls)
     : tokenizer_(tokenizer),
       stops_(std::move(stops)),
       reasoning_(starts_in_reasoning && separate_reasoning),
       separate_(separate_reasoning),
       after_tag_(reasoning_) {
   std::erase(stops_, "");
+  if (calls) calls_.emplace(*calls);
 }
 
 std::vector<ReplyPiece> ReplyStream::push(int32_t token) {
   if (stopped_) return {};
   const std::string_view bytes = tokenizer_.bytes(token);
-  if (tokenizer_.is_special(token) && bytes != opening && bytes != closing) {
+  const bool is_tag = bytes == opening || bytes == closing || (calls_ && ToolCallParser::is_marker(bytes));
+  if (tokenizer_.is_special(token) && !is_tag) {
     if (std::find(stops_.begin(), stops_.end(), bytes) == stops_.end()) return {};
     std::vector<ReplyPiece> pieces = finish();
     stopped_ = true;
@@ -52,7 +55,9 @@ std::vector<ReplyPiece> ReplyStream::push(int32_t token) {
 std::vector<ReplyPiece> ReplyStream::finish() {
   if (stopped_) return {};
   held_ += characters_.finish();
-  return advance(true);
+  std::vector<ReplyPiece> pieces = advance(true);
+  if (calls_ && !stopped_) calls_->finish(pieces);
+  return pieces;
 }
 
 std::vector<ReplyPiece> ReplyStream::advance(bool last) {
@@ -90,6 +95,7 @@ std::vector<ReplyPiece> ReplyStream::advance(bool last) {
     held_.erase(0, at + size);
     if (!tag) {
       held_.clear();
+      if (calls_) calls_->finish(pieces);
       stopped_ = true;
       return pieces;
     }
@@ -104,6 +110,7 @@ void ReplyStream::show(std::string_view text, std::vector<ReplyPiece>& pieces) {
   if (text.empty()) return;
   after_tag_ = false;
   if (!is_blank(text)) begun_ = true;
+  if (calls_ && !reasoning_) return calls_->push(text, pieces);
   const ReplyPiece::Kind kind = reasoning_ ? ReplyPiece::Kind::reasoning : ReplyPiece::Kind::answer;
   if (!pieces.empty() && pieces.back().kind == kind) {
     pieces.back().text += text;

@@ -1,5 +1,7 @@
 #include "serve/forms.h"
 
+#include <algorithm>
+
 #include "serve/field.h"
 
 namespace hadal {
@@ -38,6 +40,27 @@ std::optional<AskedForm> form_of(const Call& call) {
   ask(call.guided_choice, "guided_choice", of_choices);
   ask(call.guided_grammar, "guided_grammar", [](const std::string& text) { return ReplyForm{ReplyForm::Kind::ebnf, text}; });
   return asked;
+}
+
+ToolUse tool_use_of(const Call& call, const ChatTemplate& chat) {
+  ToolUse use;
+  const bool replayed =
+      std::ranges::any_of(call.messages, [](const Message& message) { return message.role == "tool" || !message.tool_calls.empty(); });
+  if (call.tools.empty() && !replayed) return use;
+  use.format = tool_format(chat.source());
+  const Field choice = Field::of_body(call.tool_choice.empty() ? "{}" : R"({"tool_choice": )" + call.tool_choice + "}")["tool_choice"];
+  std::string how = "auto";
+  if (choice.is_object()) {
+    how = "required";
+    use.only = choice["function"]["name"].text();
+  } else if (choice) {
+    how = choice.text();
+  }
+  if (how != "auto" && how != "none" && how != "required") choice.fail("none, auto, required or a function");
+  use.must = how == "required";
+  if (how != "none") use.tools = call.tools;
+  if (use.must && use.tools.empty()) throw ApiError(400, "tool_choice: a call is required, but there are no tools", "tool_choice");
+  return use;
 }
 
 }  // namespace hadal

@@ -29,8 +29,9 @@ Job::Job(const JobContext& context, const Call& call, const Dialect& dialect, st
   for (const Prompt& prompt : prompts) {
     usage_.prompt += int64_t(prompt.tokens.size());
     for (int64_t i = 0; i < call.choices; ++i) {
-      choices_.push_back(
-          {ReplyStream(context.tokenizer, stops, prompt.starts_in_reasoning, dialect.chat), {}, int64_t(prompt.tokens.size())});
+      choices_.push_back({ReplyStream(context.tokenizer, stops, prompt.starts_in_reasoning, dialect.chat, context.calls),
+                          {},
+                          int64_t(prompt.tokens.size())});
       choices_.back().said.choice = size() - 1;
       if (call.echo) choices_.back().said.text = context.tokenizer.decode(prompt.tokens);
     }
@@ -73,8 +74,16 @@ void Job::send(Choice& choice) {
 }
 
 void Job::take(Choice& choice, const std::vector<ReplyPiece>& pieces) {
-  for (const ReplyPiece& piece : pieces)
-    (piece.kind == ReplyPiece::Kind::reasoning ? choice.said.reasoning : choice.said.text) += piece.text;
+  using Kind = ReplyPiece::Kind;
+  Delta& said = choice.said;
+  for (const ReplyPiece& piece : pieces) {
+    if (piece.kind == Kind::reasoning) said.reasoning += piece.text;
+    if (piece.kind == Kind::answer) said.text += piece.text;
+    if (piece.kind == Kind::call) said.tool_calls.push_back({choice.calls++, new_id("call_"), piece.text, ""});
+    if (piece.kind != Kind::arguments) continue;
+    if (said.tool_calls.empty()) said.tool_calls.push_back({choice.calls - 1, "", "", ""});
+    said.tool_calls.back().arguments += piece.text;
+  }
 }
 
 void Job::on_read(Choice& choice, int64_t read, int64_t cached) {
@@ -110,6 +119,7 @@ void Job::on_finish(Choice& choice, Finish how) {
   const bool late = overdue_ && !choice.text.stopped() && how != Finish::length;
   if (!choice.text.stopped()) take(choice, choice.text.finish());
   choice.said.end = how == Finish::length || late ? End::length : choice.text.stopped() ? End::stop_text : End::stop;
+  if (choice.said.end == End::stop && choice.calls > 0) choice.said.end = End::tool_calls;
   choice.said.stop = choice.text.stop();
   usage_.reply += choice.tokens;
   const bool left = lost_ || (how == Finish::cancelled && !late);

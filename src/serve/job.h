@@ -3,6 +3,7 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "model/prompt.h"
@@ -17,8 +18,9 @@ namespace hadal {
 struct JobContext {  // outlives its jobs
   const Tokenizer& tokenizer;
   Metrics& metrics;
-  std::atomic<int64_t>& requests;  // of the engine; counted down by the job that has counted them up
-  bool content = false;            // replies are kept for the log
+  std::atomic<int64_t>& requests;       // of the engine; counted down by the job that has counted them up
+  bool content = false;                 // replies are kept for the log
+  std::optional<CallStyle> calls = {};  // how the model writes calls of tools; none: it may call none
 };
 
 class Job : public std::enable_shared_from_this<Job> {  // after its requests have been submitted only the engine's thread touches it
@@ -38,6 +40,7 @@ class Job : public std::enable_shared_from_this<Job> {  // after its requests ha
     ReplyStream text;
     Delta said;  // whole replies: everything; streams: what comes with the next event
     int64_t prompt_tokens, tokens = 0;
+    int64_t calls = 0;                                // of tools
     int64_t read = 0, cached = 0;                     // of the prompt
     std::chrono::steady_clock::time_point last = {};  // token
   };

@@ -22,13 +22,6 @@ constexpr const char* json_type = "application/json";
 
 int64_t now() { return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count(); }
 
-void refuse_what_is_missing(const Call& call) {
-  const auto refuse = [](const std::string& field, const char* name, const char* what) {
-    if (!field.empty()) throw ApiError(400, fmt::format("{}: {} not supported yet", name, what), name, "unsupported_parameter");
-  };
-  refuse(call.tools, "tools", "tools are");
-}
-
 // Of model=NAME, with %XX for bytes.
 std::vector<std::string> names_in_query(std::string_view query) {
   constexpr std::string_view key = "model=";
@@ -153,8 +146,17 @@ Prompt Service::prompt_of(const TextOrTokens& text) const {
   return raw_prompt(tokenizer_, std::get<std::string>(text));
 }
 
+Service::Shown Service::shown_of(const Call& call) const {
+  const ToolUse use = tool_use_of(call, chat_template());
+  if (!use.format) return {call.messages, ""};
+  return {with_tools(call.messages, use.tools, *use.format), use.format->explained ? use.tools : ""};
+}
+
 std::vector<Prompt> Service::prompts_of(const Call& call) const {
-  if (!call.messages.empty()) return {chat_prompt(tokenizer_, chat_template(), call.messages, call.template_variables, call.reply_start)};
+  if (!call.messages.empty()) {
+    const Shown shown = shown_of(call);
+    return {chat_prompt(tokenizer_, chat_template(), shown.messages, call.template_variables, call.reply_start, shown.tools)};
+  }
   std::vector<Prompt> prompts;
   for (const TextOrTokens& text : call.prompts) prompts.push_back(prompt_of(text));
   return prompts;
@@ -188,14 +190,37 @@ void Service::submit(const HttpCall& from, std::vector<Request> requests, std::f
   });
 }
 
-std::shared_ptr<const Grammar> Service::grammar_of(const Call& call, bool after_reasoning) {
-  const std::optional<AskedForm> asked = form_of(call);
-  if (!asked) return nullptr;
-  try {
-    return grammars_.compile(asked->form, after_reasoning);
-  } catch (const Error& error) {
-    throw ApiError(400, fmt::format("{}: {}", asked->field, error.what()), asked->field);
+Service::Constraint Service::constraint_of(const Call& call, const ToolUse& use, bool after_reasoning) {
+  Constraint constraint;
+  std::optional<AskedForm> asked = form_of(call);
+  if (use.must) {
+    if (asked) throw ApiError(400, fmt::format("tool_choice: a call is required, but {} asks for an answer", asked->field), "tool_choice");
+    asked = {{ReplyForm::Kind::structural_tag,
+              call_form(use.format->style, tokenizer_, use.tools, use.only, use.only.empty() && call.parallel_tool_calls, false)},
+             "tools"};
   }
+  if (asked) {
+    try {
+      constraint.grammar = grammars_.compile(asked->form, after_reasoning);
+    } catch (const Error& error) {
+      throw ApiError(400, fmt::format("{}: {}", asked->field, error.what()), asked->field);
+    }
+    if (after_reasoning) constraint.free_until = {reasoning_end(tokenizer_)};
+    return constraint;
+  }
+  // A reply that may call is free until it does.
+  if (use.tools.empty()) return constraint;
+  const std::optional<int32_t> begin = tokenizer_.find(call_begin(use.format->style)), end = tokenizer_.find("</think>");
+  if (!begin) return constraint;
+  try {
+    constraint.grammar = grammars_.compile(
+        {ReplyForm::Kind::structural_tag, call_form(use.format->style, tokenizer_, use.tools, "", call.parallel_tool_calls, true)});
+  } catch (const Error&) {
+    return constraint;  // nobody has asked for it to be exact
+  }
+  if (after_reasoning && end) constraint.free_until = {*end};
+  constraint.free_until.push_back(*begin);
+  return constraint;
 }
 
 void Service::start(const HttpCall& from, const Call& call, const Dialect& dialect, const std::shared_ptr<HttpReply>& reply) {
@@ -203,12 +228,12 @@ void Service::start(const HttpCall& from, const Call& call, const Dialect& diale
   const std::string& name = adapter ? adapter->name : options_.name;
   gate_.check_model(from, name);
   gate_.set_deadline(from, call.timeout);
-  refuse_what_is_missing(call);
   const std::vector<Prompt> prompts = prompts_of(call);
   const int64_t count = int64_t(prompts.size()) * call.choices;
   check_load(count);
   const bool after_reasoning = prompts[0].starts_in_reasoning;  // only a chat does, and it is one prompt
-  const std::shared_ptr<const Grammar> grammar = grammar_of(call, after_reasoning);
+  const ToolUse use = call.messages.empty() ? ToolUse{} : tool_use_of(call, chat_template());
+  const Constraint constraint = constraint_of(call, use, after_reasoning);
   int64_t prompt_tokens = 0;
   for (const Prompt& prompt : prompts) prompt_tokens += int64_t(prompt.tokens.size());
   Visit& visit = *from.visit;
@@ -216,7 +241,8 @@ void Service::start(const HttpCall& from, const Call& call, const Dialect& diale
   if (options_.gate.log_content) visit.asked = from.body;
   std::vector<std::string> stops = call.stops;
   stops.insert(stops.end(), options_.stops.begin(), options_.stops.end());
-  const auto job = std::make_shared<Job>(JobContext{tokenizer_, metrics_, requests_, options_.gate.log_content}, call, dialect,
+  const std::optional<CallStyle> calls = use.tools.empty() ? std::nullopt : std::optional(use.format->style);
+  const auto job = std::make_shared<Job>(JobContext{tokenizer_, metrics_, requests_, options_.gate.log_content, calls}, call, dialect,
                                          dialect.format(call, {name, now(), tokenizer_}), prompts, stops, from.visit, reply);
   std::vector<Request> requests;
   for (int64_t i = 0; i < count; ++i) {
@@ -228,8 +254,8 @@ void Service::start(const HttpCall& from, const Call& call, const Dialect& diale
     request.logprobs = call.logprobs;
     request.stop_tokens = end_tokens_;
     request.adapter = adapter;
-    request.grammar = grammar;
-    if (grammar && after_reasoning) request.free_until = {reasoning_end(tokenizer_)};
+    request.grammar = constraint.grammar;
+    request.free_until = constraint.free_until;
     request.priority = int(gate_.priority(from, call.priority));
     job->attach(i, request);
     engine_.check(request);
@@ -248,7 +274,6 @@ void Service::start(const HttpCall& from, const Call& call, const Dialect& diale
 void Service::count(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {
   const Call asked = parse_count_call(call.body);
   check_model(asked.model);
-  refuse_what_is_missing(asked);
   answer(reply, 200, count_json(int64_t(prompts_of(asked)[0].tokens.size())));
 }
 
@@ -379,7 +404,10 @@ void Service::detokenize(const HttpCall& call, const std::shared_ptr<HttpReply>&
 }
 
 void Service::apply_template(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {
-  answer(reply, 200, to_text(Json{{"prompt", chat_text(tokenizer_, chat_template(), parse_messages(call.body))}}));
+  const Call asked = openai_chat.parse(call.body, options_.sampling);
+  const Shown shown = shown_of(asked);
+  const std::string text = chat_text(tokenizer_, chat_template(), shown.messages, asked.template_variables, shown.tools);
+  answer(reply, 200, to_text(Json{{"prompt", text}}));
 }
 
 void Service::health(const HttpCall&, const std::shared_ptr<HttpReply>& reply) { answer(reply, 200, to_text(Json{{"status", "ok"}})); }

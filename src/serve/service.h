@@ -23,6 +23,7 @@
 namespace hadal {
 
 struct ModelEntry;
+struct ToolUse;
 
 struct ServiceOptions {
   std::string name;                // of the model, as clients call it
@@ -84,11 +85,20 @@ class Service {  // one model. The first of a server takes all calls, and hands 
   std::vector<ModelEntry> own_models() const, all_models() const;  // with their adapters; of all services
   const ChatTemplate& chat_template() const;
   Prompt prompt_of(const TextOrTokens& text) const;
+  struct Shown {  // to the template
+    std::vector<Message> messages;
+    std::string tools;
+  };
+  Shown shown_of(const Call& call) const;
   std::vector<Prompt> prompts_of(const Call& call) const;
   void check_load(int64_t requests) const;  // ApiError: no room for so many more
   // expire: the call's time is over, whatever of its requests still runs is cancelled. From the server's thread
   void submit(const HttpCall& from, std::vector<Request> requests, std::function<void()> expire, const std::shared_ptr<HttpReply>& reply);
-  std::shared_ptr<const Grammar> grammar_of(const Call& call, bool after_reasoning);
+  struct Constraint {  // see Request
+    std::shared_ptr<const Grammar> grammar;
+    std::vector<int32_t> free_until;
+  };
+  Constraint constraint_of(const Call& call, const ToolUse& use, bool after_reasoning);
   void start(const HttpCall& from, const Call& call, const Dialect& dialect, const std::shared_ptr<HttpReply>& reply);
 
   struct Shared {  // of all services of a server

@@ -72,7 +72,7 @@ TEST(ChatTemplate, FieldsOfMessages) {
       "{% for m in messages %}{{ m | tojson }}\n{% endfor %}{{ messages[0].content is none }} {{ messages[1].tool_calls is defined }}";
   EXPECT_EQ(
       render(source, {calls, result}),
-      R"({"role": "assistant", "content": null, "reasoning_content": "why", "tool_calls": [{"function": {"name": "f", "arguments": "{\"x\": 1}"}}]})"
+      R"({"role": "assistant", "content": null, "reasoning_content": "why", "tool_calls": [{"function": {"name": "f", "arguments": {"x": 1}}}]})"
       "\n"
       R"({"role": "tool", "content": "42", "name": "f", "tool_call_id": "call_1"})"
       "\nTrue False");

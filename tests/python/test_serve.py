@@ -155,7 +155,8 @@ def test_many_together_say_what_they_say_alone(server):
         (400, "logit_bias", {"logit_bias": {"x": 1}}),
         (400, "top_logprobs", {"top_logprobs": 3}),
         (400, "stream", {"stream": "yes"}),
-        (400, "tools", {"tools": [{"type": "function", "function": {"name": "f"}}]}),
+        (400, "tools[0].type", {"tools": [{"type": "thing"}]}),
+        (400, "response_format.type", {"response_format": {"type": "thing"}}),
         (404, "model", {"model": "other"}),
     ],
 )

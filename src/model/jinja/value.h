@@ -39,6 +39,7 @@ struct Value {
   using Data = std::variant<Undefined, None, bool, Integer, double, Text, std::shared_ptr<const Sequence>, std::shared_ptr<const Dict>,
                             std::shared_ptr<const Callable>, std::shared_ptr<const Loop>, Namespace*>;
   Data data;
+  bool is_json = false;  // a text that tojson leaves as it is
 
   Value() = default;
   template <class T>

@@ -128,7 +128,7 @@ struct JsonWriter {
     throw Error("tojson: keys must be str, int, float, bool or None, not {}", type_name(value));
   }
   void write(const Value& value, int level) {
-    if (value.text()) return text(*value.text());
+    if (value.text()) return value.is_json ? to.add(*value.text()) : text(*value.text());
     if (value.is_none()) return to.add("null");
     if (const bool* v = value.get<bool>()) return to.add(*v ? "true" : "false");
     if (const Integer* v = value.get<Integer>()) return to.add(to_string(*v));
