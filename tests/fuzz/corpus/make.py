@@ -104,9 +104,25 @@ def packed_seeds():
         (out / name).write_bytes(data)
 
 
+def tool_calls_seeds():
+    """What tool_calls.cpp reads: how calls are written, then a reply."""
+    out = folder("tool_calls")
+    block = "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>"
+    replies = {
+        "tagged": 'Look <tool_call>\n{"name": "f", "arguments": {"a": [1]}}\n</tool_call>',
+        "fenced": block.format('function<｜tool▁sep｜>f\n```json\n{"a": 1}\n```'),
+        "plain": block.format('f<｜tool▁sep｜>{"a": 1}'),
+        "dsml": '<｜DSML｜function_calls>\n<｜DSML｜invoke name="f">\n<｜DSML｜parameter name="a" string="true">x</｜DSML｜parameter>\n</｜DSML｜invoke>\n'
+        "</｜DSML｜function_calls>",
+    }
+    for style, (name, reply) in enumerate(replies.items()):
+        (out / name).write_bytes(bytes([style]) + reply.encode())
+
+
 if __name__ == "__main__":
     torch.manual_seed(1)
     packed_seeds()
+    tool_calls_seeds()
     safetensors_seeds()
     gguf_seeds()
     torch_seeds()
