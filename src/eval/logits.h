@@ -12,7 +12,7 @@ namespace hadal {
 struct FeedOptions {
   DType cache = DType::f16;  // or i8, f32
   int64_t chunk = 512;       // rows of one forward pass
-  std::shared_ptr<const Adapter> adapter;
+  std::shared_ptr<const Adapter> adapter = {};
 };
 
 class Feeder {  // may feed any number of texts, one after the other
