@@ -48,6 +48,12 @@ Message read_message(const Field& entry) {
   entry["name"].read(message.name);
   entry["tool_call_id"].read(message.tool_call_id);
   if (calls && !calls.is_list()) calls.fail("a list");
+  for (const Field& call : calls ? calls.items() : std::vector<Field>{}) {
+    if (!call.is_object()) call.fail("an object");
+    const Field function = call["function"];
+    if (!function.is_object()) (function ? function : call).fail("a function with name and arguments");
+    if (!function["name"].is_text()) (function["name"] ? function["name"] : function).fail("a function with a name");
+  }
   if (calls.size() > 0) message.tool_calls = calls.json();
   if (!content && message.tool_calls.empty()) content.fail("a string or a list of parts");
   return message;

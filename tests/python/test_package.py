@@ -376,6 +376,7 @@ def test_the_articles_snippet(package, path, tmp_path, monkeypatch):
 def test_a_name_that_is_not_here(package, tmp_path, monkeypatch):
     monkeypatch.setenv("HADAL_CACHE", str(tmp_path))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     for name, options, expected in [
         ("deepseek/v1", {"local_files_only": True}, ["`hadal pull deepseek-ai/deepseek-coder-1.3b-instruct`", f"{tmp_path}/deepseek/v1"]),
         ("deepseek/v1", {}, ["the hub (", 'hadal.pull("deepseek-ai/deepseek-coder-1.3b-instruct")']),

@@ -146,6 +146,7 @@ def test_many_together_say_what_they_say_alone(server):
         (400, "messages[0].role", {"messages": [{"role": "king", "content": "x"}]}),
         (400, "messages[0].content", {"messages": [{"role": "user"}]}),
         (400, "messages[0].content[0]", {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}),
+        (400, "messages[0].tool_calls[0].function", {"messages": [{"role": "assistant", "tool_calls": [{"function": [None]}]}]}),
         (400, "temperature", {"temperature": 3}),
         (400, "temperature", {"temperature": "warm"}),
         (400, "max_tokens", {"max_tokens": 0}),
