@@ -379,7 +379,7 @@ Plan Scheduler::plan(int64_t checked) {
   int64_t most_rows = options_.max_rows;
   if (plan.reply_rows > 0) {
     int64_t read = options_.prompt_chunk;
-    if (any_pieces_ && seconds_per_row_ > 0) read = std::clamp(int64_t(longest_wait / seconds_per_row_), int64_t(64), read);
+    if (any_pieces_ && seconds_per_row_ > 0) read = std::min(read, std::max(int64_t(longest_wait / seconds_per_row_), int64_t(64)));
     most_rows = std::min(most_rows, plan.reply_rows + read);
   }
   for (size_t i = 0; i < reading.size(); ++i) {
