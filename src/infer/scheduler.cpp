@@ -60,11 +60,13 @@ std::vector<Sequence*> in_turns(const Range& sequences, std::map<uint64_t, int64
     Sequence* sequence;
   };
   std::vector<Place> places;
+  places.reserve(sequences.size());
   for (const auto& s : sequences) places.push_back({-s->request.priority, 0, s->id, &*s});
   std::ranges::sort(places, {}, &Place::id);
   for (Place& place : places) place.turn = before[place.sequence->request.client]++;
   std::ranges::stable_sort(places, {}, [](const Place& p) { return std::pair(p.priority, p.turn); });
   std::vector<Sequence*> order;
+  order.reserve(places.size());
   for (const Place& place : places) order.push_back(place.sequence);
   return order;
 }
