@@ -22,6 +22,7 @@ import re
 import socket
 import statistics
 import subprocess
+import tempfile
 import time
 import urllib.request
 
@@ -193,7 +194,7 @@ def main():
     parser.add_argument("options", nargs="*", help="of hadal serve, behind --")
     options = parser.parse_args()
     options.model = options.model or subprocess.run([ROOT / "script/model"], capture_output=True, text=True, check=True).stdout.split("\n")[-2]
-    log = open("/dev/null", "w") if not options.out else open(f"{options.out}.log", "w")
+    log = tempfile.NamedTemporaryFile("w", prefix="serve-", suffix=".log", delete=False)
 
     def hadal():
         port = free_port()
@@ -215,7 +216,7 @@ def main():
         return
     path = options.out.with_suffix(".json")
     record = json.loads(path.read_text()) if path.exists() else {"models": {}}
-    record["command"] = "bench/serve.py --peer llama-server --out bench/results/serve"
+    record["command"] = "bench/serve.py --out bench/results/serve"
     record["date"] = datetime.date.today().isoformat()
     record["commit"] = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     record["machine"] = machine()
