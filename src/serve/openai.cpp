@@ -214,8 +214,6 @@ std::string logprobs_json(const std::vector<std::vector<Logprob>>& logprobs, con
   return to_text(json);
 }
 
-std::vector<Message> parse_messages(const std::string& body) { return read_messages(Field::of_body(body)); }
-
 TokenizeCall parse_tokenize_call(const std::string& body) {
   const Field json = Field::of_body(body);
   const Field prompt = json["prompt"];

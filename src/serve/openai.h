@@ -22,7 +22,6 @@ std::string read_content(const Field& content);         // a string, or parts of
 const char* openai_finish(End end);                     // null: it goes on
 std::string logprobs_json(const std::vector<std::vector<Logprob>>& logprobs, const Tokenizer& tokenizer);  // an array
 
-std::vector<Message> parse_messages(const std::string& body);
 struct TokenizeCall {
   std::string text;  // "content", or "prompt" as vLLM has it
   bool add_special_tokens = true;

@@ -27,7 +27,6 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   attempt([&] { parse_count_call(body); });
   attempt([&] { parse_embedding_call(body); });
-  attempt([&] { parse_messages(body); });
   attempt([&] { parse_tokenize_call(body); });
   attempt([&] { parse_tokens(body); });
   return 0;
