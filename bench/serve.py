@@ -2,7 +2,7 @@
 """How a server answers many clients: hadal's own, and llama.cpp's beside it on the same file with the same prompts.
 
   script/build && bench/serve.py                        the default model
-  bench/serve.py --peer path/to/llama-server            both, in turn, and the ratio
+  bench/serve.py --peer "$(bench/peers/llama-server)"   both, in turn, and the ratio
   bench/serve.py --model FILE -- --weights w4           options of hadal serve
   bench/serve.py --figures prefix,stall                 some figures
   bench/serve.py --out bench/results/serve              adds this model to the record and its table
@@ -125,20 +125,21 @@ class Server:
 
 
 def measure(start, options):
+    """`start` is told how many tokens all requests together may hold: the peer's cache is made of that size."""
     figures = {}
     if "throughput" in options.figures:
-        server = start()
+        server = start(max(options.clients) * 256)
         for clients in options.clients:
             figures[f"{clients} clients"] = {"tokens_per_second": throughput(server.url, clients)}
             print(f"  {clients:3} clients   {figures[f'{clients} clients']['tokens_per_second']:8.1f} tokens/s", flush=True)
         server.end()
     if "prefix" in options.figures:
-        server = start()
+        server = start(32 * 2400)
         figures["prefix"] = p = prefix(server.url)
         print(f"  first token  {p['shared_seconds']:.2f} s behind a shared beginning, {p['own_seconds']:.2f} s behind one's own", flush=True)
         server.end()
     if "stall" in options.figures:
-        server = start()
+        server = start(options.long + 4096)
         figures["stall"] = s = stall(server.url, options.long)
         if "p99_seconds" in s:
             between = f"{s['median_seconds'] * 1000:.0f} ms median, {s['p99_seconds'] * 1000:.0f} ms at 99 %"
@@ -174,6 +175,7 @@ def table(record):
         yield from row("first token behind 2,000 tokens of one's own, s", "prefix", "own_seconds", 2, -1)
         yield from row("between tokens while a prompt arrives, median, ms", "stall", "median_seconds", 0, -1, 1000)
         yield from row("the same, 99th percentile, ms", "stall", "p99_seconds", 0, -1, 1000)
+        yield from row("until that prompt is read, s", "stall", "prompt_seconds", 1, -1)
 
 
 def machine():
@@ -196,14 +198,14 @@ def main():
     options.model = options.model or subprocess.run([ROOT / "script/model"], capture_output=True, text=True, check=True).stdout.split("\n")[-2]
     log = tempfile.NamedTemporaryFile("w", prefix="serve-", suffix=".log", delete=False)
 
-    def hadal():
+    def hadal(_):
         port = free_port()
         arguments = [ROOT / "build/release/hadal", "serve", options.model, "--port", port, "--name", "default", "--replies", 40, *options.options]
         return Server(arguments, port, log)
 
-    def llama():
+    def llama(context):
         port = free_port()
-        arguments = [options.peer, "-m", options.model, "--port", port, "-np", 32, "-c", 32 * 8192, "-kvu", "-t", 2, "--no-webui"]
+        arguments = [options.peer, "-m", options.model, "--port", port, "-np", 32, "-c", context, "-kvu", "-t", 2, "--no-webui"]
         return Server(arguments, port, log)
 
     measured = {}
@@ -216,7 +218,7 @@ def main():
         return
     path = options.out.with_suffix(".json")
     record = json.loads(path.read_text()) if path.exists() else {"models": {}}
-    record["command"] = "bench/serve.py --out bench/results/serve"
+    record["command"] = 'bench/serve.py --peer "$(bench/peers/llama-server)" --out bench/results/serve' if options.peer else "bench/serve.py --out bench/results/serve"
     record["date"] = datetime.date.today().isoformat()
     record["commit"] = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     record["machine"] = machine()
