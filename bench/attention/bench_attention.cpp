@@ -113,9 +113,11 @@ void run(const std::string& filter) {
       for (const int64_t depth : {512, 4096, 8192, 16384}) line(s, type, 1, depth, {});
       line(s, type, 512, 0, {});
       if (s.rotated == 0) line(s, type, 2048, 0, {});
-      line(s, type, 1, 10240, {512, 4});
-      line(s, type, 64, 10240, {512, 4});
-      line(s, type, 64, 10240, {});
+      for (const Mask mask : {Mask{}, Mask{512, 4}}) {
+        line(s, type, 1, 10240, mask);
+        line(s, type, 64, 10240, mask);
+        if (s.rotated == 0) line(s, type, 10240, 0, mask);
+      }
     }
 }
 
