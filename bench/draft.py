@@ -14,9 +14,7 @@ import subprocess
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "bench" / "peers"))
-from idle import wait_for_idle  # noqa: E402
+from targets import ROOT, commit, wait_for_idle
 
 PASSAGE = """The lighthouse keeper wrote one line in his book every evening: the wind, the state of the sea, the ships that passed and the hour
 at which the lamp was lit. In forty years he missed two days. The first was the night his daughter was born in the room below the stairs, with the
@@ -41,11 +39,6 @@ TASKS = {  # name: arguments of `hadal generate`
 def generate(options, task, how):
     arguments = [options.hadal, "generate", options.model, *task, "--max-tokens", 192, "--threads", options.threads, "--draft", how, "--json"]
     return json.loads(subprocess.run(list(map(str, arguments)), capture_output=True, text=True, check=True).stdout)
-
-
-def commit():
-    git = lambda *a: subprocess.run(["git", "-C", ROOT, *a], capture_output=True, text=True).stdout.strip()  # noqa: E731
-    return git("rev-parse", "--short", "HEAD") + (" and changes" if git("status", "--porcelain", "--untracked-files=no") else "")
 
 
 def markdown(options, rows):
