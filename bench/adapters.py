@@ -145,18 +145,17 @@ def main():
         arguments = [ROOT / "build/release/hadal", "serve", model, "--port", port, "--name", "base", "--weights", "w8", "--adapter-folder", folder]
         for i in range(TOGETHER):
             arguments += ["--adapter", f"a{i}={folder / f'a{i}'}"]
-        server = Server([*arguments, "--adapter", f"moving={folder / 'a0'}"], port, log)
         chosen = {"none": ["base"] * TOGETHER, "one": ["a0"] * TOGETHER, "eight": [f"a{i}" for i in range(TOGETHER)]}
-        wait_for_idle(options.patience)
-        rates = {name: [] for name in chosen}
-        for _ in range(ROUNDS):  # in turns, so that all see the same machine
-            for name, models in chosen.items():
-                rates[name].append(together(server.url, models))
-        record["tokens_per_second"] = {name: statistics.median(of) for name, of in rates.items()}
-        print(json.dumps(record["tokens_per_second"]), file=sys.stderr, flush=True)
-        record["under_swaps"] = under_swaps(server.url, folder, options.swaps, options.pace)
-        print(json.dumps(record["under_swaps"]), file=sys.stderr, flush=True)
-        server.end()
+        with Server([*arguments, "--adapter", f"moving={folder / 'a0'}"], port, log) as server:
+            wait_for_idle(options.patience)
+            rates = {name: [] for name in chosen}
+            for _ in range(ROUNDS):  # in turns, so that all see the same machine
+                for name, models in chosen.items():
+                    rates[name].append(together(server.url, models))
+            record["tokens_per_second"] = {name: statistics.median(of) for name, of in rates.items()}
+            print(json.dumps(record["tokens_per_second"]), file=sys.stderr, flush=True)
+            record["under_swaps"] = under_swaps(server.url, folder, options.swaps, options.pace)
+            print(json.dumps(record["under_swaps"]), file=sys.stderr, flush=True)
     options.out.with_suffix(".md").write_text(markdown(record))
 
 

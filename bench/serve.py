@@ -7,7 +7,8 @@
   bench/serve.py --figures prefix,stall                 some figures
   bench/serve.py --out bench/results/serve              adds this model to the record and its table
 
-throughput  1, 8 and 32 clients, each with completions of 64 tokens one after another, of prompts of its own: tokens per second
+throughput  1, 8 and 32 clients, each with completions of 64 tokens one after another, of prompts of its own: tokens per second; of the
+            peer the better of one cache that all slots share and one for each
 prefix      32 clients at once whose prompts begin with the same 2,000 tokens, and 32 that share nothing: median time to the first token
 stall       a reply is read while a prompt of 8,000 tokens (or what the context holds) arrives: median and 99th percentile between tokens
 Tokens are those that the servers count.
@@ -18,7 +19,6 @@ import concurrent.futures
 import datetime
 import json
 import pathlib
-import re
 import socket
 import statistics
 import subprocess
@@ -26,7 +26,7 @@ import tempfile
 import time
 import urllib.request
 
-ROOT = pathlib.Path(__file__).parents[1]
+from targets import ROOT, commit
 
 
 def post(url, path, body, timeout=900):
@@ -53,7 +53,7 @@ def token_times(url, prompt, tokens, **more):
     return times
 
 
-def throughput(url, clients, requests=4, tokens=64):
+def throughput(url, clients, requests=3, tokens=64):
     prompts = [f"Item {i} of a long list. Once upon a time in a town with {i + 3} bridges, there lived" for i in range(clients * requests)]
     ask(url, "warm up", 4)
     start = time.perf_counter()
@@ -123,30 +123,36 @@ class Server:
         self.process.terminate()
         self.process.wait()
 
+    def __enter__(self):
+        return self
 
-def measure(start, options):
-    """`start` is told how many tokens all requests together may hold: the peer's cache is made of that size."""
+    def __exit__(self, *_):
+        self.end()
+
+
+def measure(start, settings, options):
+    """`start` is told how many tokens all requests together may hold, for which the peer makes room, and one of the settings, the first where not said."""
     figures = {}
     if "throughput" in options.figures:
-        server = start(max(options.clients) * 256)
-        for clients in options.clients:
-            figures[f"{clients} clients"] = {"tokens_per_second": throughput(server.url, clients)}
-            print(f"  {clients:3} clients   {figures[f'{clients} clients']['tokens_per_second']:8.1f} tokens/s", flush=True)
-        server.end()
+        for setting in settings:
+            with start(max(options.clients) * 256, setting) as server:
+                for clients in options.clients:
+                    best, rate = figures.setdefault(f"{clients} clients", {"tokens_per_second": 0}), throughput(server.url, clients)
+                    if rate > best["tokens_per_second"]:
+                        best.update({"tokens_per_second": rate, "setting": setting})
+                    print(f"  {clients:3} clients   {rate:8.1f} tokens/s  {setting}", flush=True)
     if "prefix" in options.figures:
-        server = start(32 * 2400)
-        figures["prefix"] = p = prefix(server.url)
+        with start(32 * 2400, settings[0]) as server:
+            figures["prefix"] = p = prefix(server.url)
         print(f"  first token  {p['shared_seconds']:.2f} s behind a shared beginning, {p['own_seconds']:.2f} s behind one's own", flush=True)
-        server.end()
     if "stall" in options.figures:
-        server = start(options.long + 4096)
-        figures["stall"] = s = stall(server.url, options.long)
+        with start(options.long + 4096, settings[0]) as server:
+            figures["stall"] = s = stall(server.url, options.long)
         if "p99_seconds" in s:
             between = f"{s['median_seconds'] * 1000:.0f} ms median, {s['p99_seconds'] * 1000:.0f} ms at 99 %"
         else:
             between = "no token of the other reply"
         print(f"  a prompt of {options.long} tokens read in {s['prompt_seconds']:.1f} s, meanwhile {between}", flush=True)
-        server.end()
     return figures
 
 
@@ -178,6 +184,22 @@ def table(record):
         yield from row("until that prompt is read, s", "stall", "prompt_seconds", 1, -1)
 
 
+def note(options, engine, measured):
+    """Adds the figures to the record, in which others stay, and writes its table."""
+    if not options.out:
+        return
+    path = options.out.with_suffix(".json")
+    record = json.loads(path.read_text()) if path.exists() else {"models": {}}
+    record["command"] = 'bench/serve.py --peer "$(bench/peers/llama-server)" --out bench/results/serve'
+    record["date"] = datetime.date.today().isoformat()
+    record["commit"] = commit()
+    record["machine"] = machine()
+    name = options.name or " ".join([pathlib.Path(options.model).stem, *options.options])
+    record["models"].setdefault(name, {}).setdefault(engine, {}).update(measured)
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    options.out.with_suffix(".md").write_text("\n".join(table(record)) + "\n")
+
+
 def machine():
     doctor = subprocess.run([ROOT / "build/release/hadal", "doctor", "--json"], capture_output=True, text=True, check=True).stdout
     return json.loads(doctor)["cpu"]
@@ -198,34 +220,23 @@ def main():
     options.model = options.model or subprocess.run([ROOT / "script/model"], capture_output=True, text=True, check=True).stdout.split("\n")[-2]
     log = tempfile.NamedTemporaryFile("w", prefix="serve-", suffix=".log", delete=False)
 
-    def hadal(_):
+    def hadal(_context, _setting):
         port = free_port()
         arguments = [ROOT / "build/release/hadal", "serve", options.model, "--port", port, "--name", "default", "--replies", 40, *options.options]
         return Server(arguments, port, log)
 
-    def llama(context):
+    def llama(context, setting):
         port = free_port()
-        arguments = [options.peer, "-m", options.model, "--port", port, "-np", 32, "-c", context, "-kvu", "-t", 2, "--no-webui"]
+        arguments = [options.peer, "-m", options.model, "--port", port, "-np", 32, "-c", context, setting, "-t", 2, "--no-webui"]
         return Server(arguments, port, log)
 
-    measured = {}
-    for name, start in (("hadal", hadal), ("llama.cpp", llama)):
-        if name == "llama.cpp" and not options.peer:
-            continue
-        print(f"{name}, {pathlib.Path(options.model).name} {' '.join(options.options) if name == 'hadal' else ''}", flush=True)
-        measured[name] = measure(start, options)
-    if not options.out:
-        return
-    path = options.out.with_suffix(".json")
-    record = json.loads(path.read_text()) if path.exists() else {"models": {}}
-    record["command"] = 'bench/serve.py --peer "$(bench/peers/llama-server)" --out bench/results/serve' if options.peer else "bench/serve.py --out bench/results/serve"
-    record["date"] = datetime.date.today().isoformat()
-    record["commit"] = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    record["machine"] = machine()
-    record["models"].setdefault(options.name or " ".join([pathlib.Path(options.model).stem, *options.options]), {}).update(measured)
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    options.out.with_suffix(".md").write_text("\n".join(table(record)) + "\n")
-    print(f"written: {options.out}.md and .json")
+    print(f"hadal, {pathlib.Path(options.model).name} {' '.join(options.options)}", flush=True)
+    note(options, "hadal", measure(hadal, [""], options))
+    if options.peer:
+        print(f"llama.cpp, {pathlib.Path(options.model).name}", flush=True)
+        note(options, "llama.cpp", measure(llama, ["-kvu", "-no-kvu"], options))
+    if options.out:
+        print(f"written: {options.out}.md and .json")
 
 
 if __name__ == "__main__":
