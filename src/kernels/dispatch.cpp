@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "kernels/kernels.h"
+#include "kernels/training.h"
 
 namespace hadal {
 namespace {
@@ -88,6 +89,17 @@ Isa chosen_isa() {
 
 const Kernels& kernels() {
   static const Kernels chosen = kernels_for(chosen_isa());
+  return chosen;
+}
+
+TrainingTable training_kernels_for(Isa) {
+  TrainingTable t{};
+  fill_scalar_training(t);
+  return t;
+}
+
+const TrainingTable& training_kernels() {
+  static const TrainingTable chosen = training_kernels_for(chosen_isa());
   return chosen;
 }
 

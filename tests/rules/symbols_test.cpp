@@ -19,7 +19,7 @@ TEST(Symbols, OneExternalSymbolPerInstructionSet) {
   for (std::string object; std::getline(objects, object, ':');) {
     const std::filesystem::path path(object);  // LEVEL/LEVEL.cpp.o defines fill_LEVEL, LEVEL/PART.cpp.o fill_LEVEL_PART
     const std::string level = path.parent_path().filename().string(), part = path.stem().stem().string();
-    if (level != "avx2" && level != "avx512" && level != "vnni" && level != "amx") continue;
+    if (level != "avx2" && level != "avx512" && level != "vnni" && level != "amx" && level != "bf16") continue;
     const std::string expected = "hadal::fill_" + level + (part == level ? "" : "_" + part) + "(";
     ++levels;
     const std::string command = std::string(HADAL_NM) + " --extern-only --defined-only --demangle --format=posix '" + object + "'";
