@@ -52,4 +52,13 @@ can_build_module() {
   .venv/bin/python -c 'import nanobind, os, sysconfig; raise SystemExit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' 2>/dev/null
 }
 
+# Where .venv's torch describes itself to CMake; nothing where it has none.
+torch_cmake() {
+  local folder
+  for folder in .venv/lib/python3*/site-packages/torch/share/cmake/Torch; do
+    [[ -f $folder/TorchConfig.cmake ]] && echo "$PWD/$folder"
+  done
+  return 0
+}
+
 cache_folder() { echo "${HADAL_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/hadal}"; }

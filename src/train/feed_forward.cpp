@@ -1,0 +1,51 @@
+// The feed-forward half of a block: one gated MLP, or routed experts beside a shared one.
+#include "train/torch.h"
+
+#include "train/parts.h"
+
+namespace hadal::train {
+namespace {
+
+struct Attached : torch::autograd::Function<Attached> {
+  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& x, const Tensor& loss) {
+    context->saved_data["type"] = loss.scalar_type();
+    return x.view_as(x);
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list gradients) {
+    return {gradients[0], torch::ones({}, context->saved_data["type"].toScalarType())};
+  }
+};
+
+Tensor gated(const Tensor& h, const Mlp<Tensor>& w) { return project(at::silu(project(h, w.gate)) * project(h, w.up), w.down); }
+
+// One expert after the other: the rows that chose it, weighed, added where they came from. rows [n, dim].
+Tensor routed(const Tensor& rows, const Routing& routing, const std::vector<Mlp<Tensor>>& experts) {
+  Tensor out = torch::zeros_like(rows, routing.weight.scalar_type());
+  for (size_t e = 0; e < experts.size(); ++e) {
+    const std::vector<Tensor> at = torch::where(routing.expert == int64_t(e));
+    if (at[0].numel() == 0) continue;
+    const Tensor y = gated(rows.index_select(0, at[0]), experts[e]).to(out.scalar_type());
+    out = out.index_add(0, at[0], y * routing.weight.index({at[0], at[1]}).unsqueeze(1));
+  }
+  return out.to(rows.scalar_type());
+}
+
+}  // namespace
+
+Tensor attach(const Tensor& x, const Tensor& loss) { return Attached::apply(x, loss); }
+
+Tensor feed_forward(const Tensor& h, const Mlp<Tensor>& w, int64_t, const Rows&) { return gated(h, w); }
+
+Tensor feed_forward(const Tensor& h, const Moe<Tensor>& w, int64_t layer, const Rows& rows) {
+  const Tensor flat = h.flatten(0, 1), wide = flat.to(w.router.scalar_type());
+  const Routing routing = choose_experts(at::linear(wide, w.router), rows.pass.config.moe, w.bias);
+  if (rows.pass.trace.routings)
+    rows.pass.trace.routings->push_back(
+        {routing.logits.detach(), routing.scores.detach(), routing.expert.detach(), routing.weight.detach()});
+  Tensor out = routed(flat, routing, w.experts);
+  if (rows.pass.config.moe.shared > 0) out = out + gated(flat, w.shared);
+  if (rows.pass.balance) out = attach(out, rows.pass.balance(routing, layer));
+  return out.view_as(h);
+}
+
+}  // namespace hadal::train

@@ -1,0 +1,39 @@
+// A model's parameters as torch tensors: made, loaded, cast and saved over the one list of model/params.h.
+#pragma once
+#include "train/torch.h"
+
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "model/checkpoint.h"
+#include "model/params.h"
+
+namespace hadal::train {
+
+struct NamedTensor {
+  std::string name;  // as published
+  Role role;
+  Tensor tensor;
+};
+
+// Float32 leaves that ask for gradients; a router's selection bias asks for none: it is set, not learnt.
+// Matrices are normal with deviation 1 / sqrt(columns), those that write to the residual stream divided by sqrt(2 layers); norms 1, biases
+// 0.
+Params<Tensor> random_params(const ModelConfig& config, uint64_t seed);
+// Error: names the tensor that is missing or misshaped, expected and found.
+Params<Tensor> load_params(const ModelConfig& config, const Checkpoint& checkpoint);
+
+std::vector<NamedTensor> named(const ModelConfig& config, const Params<Tensor>& params);  // in checkpoint order, sharing the tensors
+std::vector<Tensor> learnt(const ModelConfig& config, const Params<Tensor>& params);      // those that ask for gradients
+
+// The parameters as the forward pass reads them: matrices in `type`, cast once for any number of passes; norms, biases and routers stay
+// float32. Gradients flow back to `params`.
+Params<Tensor> cast(const ModelConfig& config, const Params<Tensor>& params, torch::ScalarType type);
+// Detached copies.
+Params<Tensor> copy(const ModelConfig& config, const Params<Tensor>& params);
+
+// model.safetensors with published names in `type` (f32 or bf16), under a temporary name until it is whole.
+void save_params(const ModelConfig& config, const Params<Tensor>& params, DType type, const std::filesystem::path& file);
+
+}  // namespace hadal::train
