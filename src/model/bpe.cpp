@@ -43,6 +43,13 @@ bool bytes_of_written(std::string_view written, std::string& bytes) {
   return true;
 }
 
+std::string written_of_bytes(std::string_view bytes) {
+  std::string written;
+  for (const char byte : bytes)
+    append_utf8(uint32_t(std::find(alphabet.byte.begin(), alphabet.byte.end(), int16_t(uint8_t(byte))) - alphabet.byte.begin()), written);
+  return written;
+}
+
 uint64_t hash_of(std::string_view text) {
   constexpr uint64_t odd = 0x9e3779b97f4a7c15;
   uint64_t hash = text.size() * odd;

@@ -11,6 +11,7 @@ namespace hadal {
 
 // The bytes that a token written in GPT-2's alphabet stands for. False when a character is not in the alphabet.
 bool bytes_of_written(std::string_view written, std::string& bytes);
+std::string written_of_bytes(std::string_view bytes);
 
 class TextIndex {  // text -> number, in one block of memory
  public:

@@ -17,7 +17,7 @@ const std::map<std::string, std::set<std::string>>& layers() {
       {"kernels", {}},
       {"ops", {"kernels", "core"}},
       {"model", {"core"}},
-      {"data", {"core"}},
+      {"data", {"model", "core"}},
       {"infer", {"ops", "model", "core"}},
       {"compress", {"infer", "data", "model", "core"}},
       {"eval", {"infer", "data", "model", "core"}},
@@ -64,10 +64,10 @@ std::string objection(const SourceFile& file, const Include& include) {
   if (layers().contains(include.path.substr(0, include.path.find('/')))) return "our own headers are included with quotes";
   if (starts_with_any(include.path, {"torch/", "ATen/", "c10/"}) && file.folder != "train") return "torch lives in src/train only";
   if (include.path.ends_with("intrin.h") && file.folder != "kernels") return "instructions live in src/kernels only";
-  const bool speaks_formats = file.folder == "model" || file.folder == "serve" || file.folder == "cli";
+  const bool speaks_formats = file.folder == "model" || file.folder == "data" || file.folder == "serve" || file.folder == "cli";
   if (starts_with_any(include.path, {"nlohmann/", "simdjson", "boost/beast", "boost/asio", "boost/json"}) &&
       (file.extension != ".cpp" || !speaks_formats))
-    return "JSON and HTTP libraries live in .cpp files of model, serve and cli only";
+    return "JSON and HTTP libraries live in .cpp files of model, data, serve and cli only";
   if (include.path.starts_with("openssl/") && (file.extension != ".cpp" || (!speaks_formats && file.folder != "infer")))
     return "digests and TLS live in .cpp files of model, infer, serve and cli only";
   return "";
@@ -111,6 +111,7 @@ TEST(Layers, TheTestRecognisesWhatItForbids) {
   EXPECT_TRUE(objects("kernels", ".cpp", "#include \"core/mat.h\""));
   EXPECT_TRUE(objects("model", ".cpp", "# include \"infer/model.h\""));
   EXPECT_TRUE(objects("infer", ".cpp", "#include <torch/torch.h>"));
+  EXPECT_TRUE(objects("data", ".cpp", "#include \"infer/model.h\""));
   EXPECT_TRUE(objects("ops", ".cpp", "#include <immintrin.h>"));
   EXPECT_TRUE(objects("model", ".h", "#include <nlohmann/json.hpp>"));
   EXPECT_TRUE(objects("eval", ".cpp", "  #include <nlohmann/json.hpp>"));

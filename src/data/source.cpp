@@ -1,0 +1,28 @@
+#include "data/source.h"
+
+#include "core/error.h"
+#include "data/files.h"
+#include "data/world_qa.h"
+
+namespace hadal {
+
+// A new kind is one file with a function that opens it, and a line here.
+const std::vector<SourceKind>& source_kinds() {
+  static const std::vector<SourceKind> kinds = {
+      {"text", "UTF-8 files (.txt), documents cut between paragraphs", open_text},
+      {"jsonl", "a JSON object a line: text, or question and answer", open_jsonl},
+      {"world_qa", "made questions about documents, in English and Chinese; splits by what training has not seen", open_world_qa},
+  };
+  return kinds;
+}
+
+std::unique_ptr<Source> open_source(const SourceConfig& config) {
+  std::string names;
+  for (const SourceKind& kind : source_kinds()) {
+    if (kind.name == config.kind) return kind.open(config);
+    names += (names.empty() ? "" : ", ") + kind.name;
+  }
+  throw Error("unknown kind of data source \"{}\": expected one of {}", config.kind, names);
+}
+
+}  // namespace hadal

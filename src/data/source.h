@@ -1,0 +1,44 @@
+// What models learn from: examples, each a pure function of its number.
+#pragma once
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace hadal {
+
+struct Example {
+  std::string text;              // plain text, or what a question is about
+  std::string question, answer;  // empty: plain text, every token of which counts in the loss. Otherwise the answer alone does
+  std::string type, language;    // of a question, where its source knows them: "two_hop", "english"
+  bool is_question() const { return !question.empty(); }
+  std::string prompt() const { return text.empty() ? question : text + "\n" + question; }  // what the user says
+  std::string whole() const { return is_question() ? prompt() + "\n" + answer : text; }
+};
+
+class Source {  // used by all threads
+ public:
+  virtual ~Source() = default;
+  virtual int64_t size() const = 0;             // examples; a generator that never ends says 2^40
+  virtual Example at(int64_t index) const = 0;  // 0 <= index < size(). Error: names the file and the place
+  virtual uint64_t hash() const = 0;            // of all that decides what the examples are
+};
+
+struct SourceConfig {
+  std::string kind;             // one of source_kinds()
+  std::string path;             // files: a file, a folder or a pattern (*.txt). corpus: its name
+  std::string split = "train";  // files: train, test (every 50th example), all. Worlds: train, worlds, templates, compositions
+  uint64_t seed = 0;            // generators
+  std::vector<std::string> languages, types;                                              // generators; empty: all
+  std::string text_field = "text", question_field = "question", answer_field = "answer";  // jsonl
+};
+
+struct SourceKind {
+  std::string name, note;
+  std::unique_ptr<Source> (*open)(const SourceConfig& config);
+};
+const std::vector<SourceKind>& source_kinds();
+
+std::unique_ptr<Source> open_source(const SourceConfig& config);  // Error: an unknown kind, no data, not UTF-8, an unknown split
+
+}  // namespace hadal

@@ -1,0 +1,88 @@
+#include "data/world_qa.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/random.h"
+
+namespace hadal {
+
+using namespace world;
+
+namespace {
+
+constexpr uint64_t version = 1;  // of what is generated: a change of words or draws makes other examples
+constexpr int most_attempts = 1000;
+
+// An answer that is always the same must not pay: of fifteen questions one has none, two have yes or no.
+constexpr std::array<int, type_names.size()> shares = {3, 3, 2, 2, 2, 2, 1};
+
+std::vector<const Language*> languages_of(const SourceConfig& config) {
+  std::vector<const Language*> languages;
+  for (const std::string& name : config.languages) {
+    if (name != english().name && name != chinese().name) throw Error("unknown language \"{}\": expected english or chinese", name);
+    languages.push_back(name == english().name ? &english() : &chinese());
+  }
+  if (languages.empty()) languages = {&english(), &chinese()};
+  return languages;
+}
+
+std::vector<Type> types_of(const SourceConfig& config) {
+  for (const std::string& name : config.types)
+    if (std::find(type_names.begin(), type_names.end(), name) == type_names.end())
+      throw Error("unknown type of question \"{}\": expected one of {}", name, fmt::join(type_names, ", "));
+  std::vector<Type> types;
+  for (size_t i = 0; i < type_names.size(); ++i) {
+    const bool wanted = config.types.empty() || std::find(config.types.begin(), config.types.end(), type_names[i]) != config.types.end();
+    if (wanted) types.insert(types.end(), size_t(shares[i]), Type(i));
+  }
+  return types;
+}
+
+size_t split_number(const std::string& split) {
+  constexpr std::array names = {"train", "worlds", "templates", "compositions"};
+  const auto found = std::find(names.begin(), names.end(), split);
+  if (found == names.end()) throw Error("unknown split \"{}\": expected one of {}", split, fmt::join(names, ", "));
+  return size_t(found - names.begin());
+}
+
+uint64_t hash_of(const SourceConfig& config) {
+  uint64_t hash = hash_bytes(config.kind + " " + config.split, mix_bits(version) ^ config.seed);
+  for (const auto* list : {&config.languages, &config.types})
+    for (const std::string& name : *list) hash = hash_bytes(name, hash);
+  return hash;
+}
+
+}  // namespace
+
+WorldQA::WorldQA(const SourceConfig& config) : hash_(hash_of(config)) {
+  const size_t split = split_number(config.split);
+  unseen_ = split > 0;
+  other_forms_ = config.split == "templates";
+  held_out_ = config.split == "compositions";
+  types_ = types_of(config);
+  languages_ = languages_of(config);
+  seed_ = mix_bits(mix_bits(config.seed) + split);
+}
+
+WorldExample WorldQA::example_at(int64_t index) const {
+  Dice dice(mix_bits(seed_ ^ mix_bits(uint64_t(index))));
+  const Language& language = *dice.pick(languages_);
+  const Type type = dice.pick(types_);
+  for (int attempt = 0; attempt < most_attempts; ++attempt) {
+    std::optional<Item> item = draw_question(dice, draw_world(dice, unseen_), type, held_out_);
+    if (!item) continue;
+    Example example;
+    example.text = tell(language, item->facts, dice, other_forms_);
+    example.question = ask(language, item->query, dice, other_forms_);
+    example.answer = answer(language, item->answer);
+    example.type = type_names[size_t(type)];
+    example.language = language.name;
+    return {std::move(*item), &language, std::move(example)};
+  }
+  CHECK(false);
+}
+
+std::unique_ptr<Source> open_world_qa(const SourceConfig& config) { return std::make_unique<WorldQA>(config); }
+
+}  // namespace hadal

@@ -1,0 +1,36 @@
+// Questions about documents of small worlds, in English and Chinese: made, not collected, so that there are as many as anybody wants, every
+// answer is known to follow from its document, and what a test has in common with training is chosen:
+//   train         facts, phrasings and compositions for training
+//   worlds        no fact of it is in any training document
+//   templates     worlds, told and asked in other words
+//   compositions  worlds, and questions that put known parts together as training never does (the youngest, the cheapest, ...)
+#pragma once
+#include "data/source.h"
+#include "data/world/language.h"
+
+namespace hadal {
+
+struct WorldExample {
+  world::Item item;
+  const world::Language* language;
+  Example example;
+};
+
+class WorldQA : public Source {
+ public:
+  explicit WorldQA(const SourceConfig& config);  // seed, split, languages, types. Error: an unknown one
+  int64_t size() const override { return int64_t(1) << 40; }
+  Example at(int64_t index) const override { return example_at(index).example; }
+  uint64_t hash() const override { return hash_; }
+  WorldExample example_at(int64_t index) const;  // with the facts that it was made from
+
+ private:
+  bool unseen_, other_forms_, held_out_;
+  std::vector<world::Type> types_;  // as often as they shall come
+  std::vector<const world::Language*> languages_;
+  uint64_t seed_, hash_;
+};
+
+std::unique_ptr<Source> open_world_qa(const SourceConfig& config);
+
+}  // namespace hadal
