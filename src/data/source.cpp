@@ -10,8 +10,10 @@ namespace hadal {
 const std::vector<SourceKind>& source_kinds() {
   static const std::vector<SourceKind> kinds = {
       {"text", "UTF-8 files (.txt), documents cut between paragraphs", open_text},
+      {"corpus", "text that script/corpus NAME has fetched", open_corpus},
       {"jsonl", "a JSON object a line: text, or question and answer", open_jsonl},
       {"world_qa", "made questions about documents, in English and Chinese; splits by what training has not seen", open_world_qa},
+      {"world_text", "made documents and stories of the same worlds, without questions", open_world_text},
   };
   return kinds;
 }

@@ -5,6 +5,7 @@
 #include "core/files.h"
 #include "core/random.h"
 #include "data/files.h"
+#include "model/source.h"
 #include "model/unicode.h"
 
 namespace hadal {
@@ -58,6 +59,13 @@ class TextSource : public Source {
 
 std::unique_ptr<Source> open_text(const SourceConfig& config) {
   return take_split(std::make_unique<TextSource>(config.path), config.split);
+}
+
+std::unique_ptr<Source> open_corpus(const SourceConfig& config) {
+  const std::filesystem::path folder = cache_folder() / "corpus" / config.path;
+  if (config.path.empty() || !std::filesystem::is_directory(folder))
+    throw Error("there is no corpus \"{}\" at {}: run script/corpus, which names those there are", config.path, folder.string());
+  return take_split(std::make_unique<TextSource>(folder.string()), config.split);
 }
 
 }  // namespace hadal

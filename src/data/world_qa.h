@@ -32,5 +32,6 @@ class WorldQA : public Source {
 };
 
 std::unique_ptr<Source> open_world_qa(const SourceConfig& config);
+std::unique_ptr<Source> open_world_text(const SourceConfig& config);  // documents and short stories of the same worlds, without questions
 
 }  // namespace hadal

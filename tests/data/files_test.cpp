@@ -67,6 +67,16 @@ TEST(Text, WhatIsNotUtf8IsNamedByFileAndByte) {
   EXPECT_EQ(error_of([&] { open("text", path); }), path.string() + ": byte 5 is not UTF-8");
 }
 
+TEST(Corpus, IsWhereTheScriptPutIt) {
+  Folder folder;
+  ::setenv("HADAL_CACHE", folder.path().c_str(), 1);
+  EXPECT_THAT(error_of([] { open("corpus", "english"); }), HasSubstr("there is no corpus \"english\""));
+  std::filesystem::create_directories(folder.path() / "corpus/english");
+  folder.write("corpus/english/a.txt", "words");
+  EXPECT_THAT(texts(*open("corpus", "english")), ElementsAre("words"));
+  ::unsetenv("HADAL_CACHE");
+}
+
 TEST(Jsonl, TextsAndQuestions) {
   Folder folder;
   const auto path = folder.write("a.jsonl",

@@ -4,30 +4,21 @@
 #include <gtest/gtest.h>
 
 #include <fstream>
+#include <map>
 #include <numeric>
 
 #include "data/files.h"
 #include "data/token_stream.h"
+#include "tests/data/fixed_source.h"
 #include "tests/model/made_files.h"
 
 namespace hadal {
 namespace {
 
 using test::error_of;
+using test::FixedSource;
 using test::Folder;
 using testing::HasSubstr;
-
-class FixedSource : public Source {
- public:
-  std::vector<Example> examples;
-  int64_t size() const override { return int64_t(examples.size()); }
-  Example at(int64_t index) const override { return examples[size_t(index)]; }
-  uint64_t hash() const override { return examples.size(); }
-  void add(const std::string& text) { examples.push_back({text, {}, {}, {}, {}}); }
-  void ask(const std::string& text, const std::string& question, const std::string& answer) {
-    examples.push_back({text, question, answer, {}, {}});
-  }
-};
 
 class ShardsTest : public testing::Test {
  protected:

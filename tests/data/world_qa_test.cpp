@@ -145,19 +145,21 @@ TEST(WorldQA, TheDocumentTellsTheFactsAndTheQuestionNamesWhatItIsAbout) {
   for (const char* split : splits) {
     const WorldQA qa = source(split);
     for (int64_t i = 0; i < 1'000; ++i) {
-      const auto [item, language, example] = qa.example_at(i);
-      EXPECT_GE(item.facts.size(), 7u);
-      EXPECT_LE(item.facts.size(), 10u);
-      for (const Fact& fact : item.facts) EXPECT_TRUE(tells(*language, example.text, fact)) << example.text;
-      const Query& q = item.query;
+      const WorldExample made = qa.example_at(i);
+      const Example& example = made.example;
+      const Language& language = *made.language;
+      EXPECT_GE(made.item.facts.size(), 7u);
+      EXPECT_LE(made.item.facts.size(), 10u);
+      for (const Fact& fact : made.item.facts) EXPECT_TRUE(tells(language, example.text, fact)) << example.text;
+      const Query& q = made.item.query;
       const bool about_a = q.shape != Shape::subject && q.shape != Shape::count && q.shape != Shape::most && q.shape != Shape::least;
       const bool about_b = q.shape == Shape::more || q.shape == Shape::less || q.shape == Shape::sum || q.shape == Shape::difference ||
                            q.shape == Shape::which_not;
       const auto says = [&](const std::string& name) { return example.question.find(name) != std::string::npos; };
-      EXPECT_TRUE(!about_a || says(name_of(*language, subject_kind(q.first), q.a))) << example.question;
-      EXPECT_TRUE(!about_b || says(name_of(*language, subject_kind(q.first), q.b))) << example.question;
+      EXPECT_TRUE(!about_a || says(name_of(language, subject_kind(q.first), q.a))) << example.question;
+      EXPECT_TRUE(!about_b || says(name_of(language, subject_kind(q.first), q.b))) << example.question;
       const bool about_value = q.shape == Shape::subject || q.shape == Shape::count;
-      EXPECT_TRUE(!about_value || says(name_of(*language, value_kind(q.first), q.value))) << example.question;
+      EXPECT_TRUE(!about_value || says(name_of(language, value_kind(q.first), q.value))) << example.question;
       EXPECT_EQ(example.whole().find('{'), std::string::npos) << example.whole();
     }
   }
@@ -266,6 +268,28 @@ TEST(WorldQA, OnlyWhatIsAskedFor) {
   EXPECT_THAT(error_of([] { source("dev"); }), HasSubstr("unknown split \"dev\": expected one of train, worlds, templates, compositions"));
   EXPECT_THAT(error_of([] { source("train", {"latin"}); }), HasSubstr("unknown language \"latin\""));
   EXPECT_THAT(error_of([] { source("train", {}, {"riddle"}); }), HasSubstr("unknown type of question \"riddle\""));
+}
+
+TEST(WorldText, StoriesAndDocumentsWithoutQuestions) {
+  for (const char* split : {"train", "worlds"}) {
+    SourceConfig config;
+    config.kind = "world_text";
+    config.split = split;
+    const auto source = open_source(config), again = open_source(config);
+    int stories = 0;
+    std::set<std::string> different;
+    for (int64_t i = 0; i < 1'000; ++i) {
+      const Example example = source->at(i);
+      EXPECT_FALSE(example.is_question());
+      EXPECT_EQ(again->at(i).text, example.text);
+      EXPECT_EQ(example.text.find_first_of("{}"), std::string::npos) << example.text;
+      stories += example.text.find('"') != std::string::npos || example.text.find("“") != std::string::npos;  // somebody speaks
+      different.insert(example.text);
+    }
+    EXPECT_EQ(different.size(), 1'000u);
+    EXPECT_GT(stories, 200);
+    EXPECT_LT(stories, 600);
+  }
 }
 
 // Figures that were measured on these examples are worth nothing on others: whoever changes them raises `version` in world_qa.cpp.

@@ -1,41 +1,11 @@
 #include "data/world/language.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 
 namespace hadal::world {
 namespace {
-
-struct Filling {
-  std::string s, v, a, b;
-};
-
-std::string fill(std::string_view form, const Filling& filling) {
-  CHECK(!form.empty());
-  std::string text;
-  text.reserve(form.size() + 48);
-  for (size_t i = 0; i < form.size(); ++i) {
-    if (form[i] != '{') {
-      text += form[i];
-      continue;
-    }
-    switch (form[i + 1]) {
-      case 's':
-        text += filling.s;
-        break;
-      case 'v':
-        text += filling.v;
-        break;
-      case 'a':
-        text += filling.a;
-        break;
-      default:
-        text += filling.b;
-    }
-    i += 2;
-  }
-  if (text[0] >= 'a' && text[0] <= 'z') text[0] = char(text[0] - 'a' + 'A');
-  return text;
-}
 
 std::string_view choose(const Forms& forms, Dice& dice, bool other_forms) { return other_forms ? forms[2] : forms[dice.below(2)]; }
 
@@ -81,6 +51,24 @@ const Forms& question_forms(const Language& l, const Query& q) {
 
 }  // namespace
 
+std::string fill(std::string_view form, const Filling& filling) {
+  CHECK(!form.empty());
+  std::string text;
+  text.reserve(form.size() + 48);
+  for (size_t i = 0; i < form.size(); ++i) {
+    if (form[i] != '{') {
+      text += form[i];
+      continue;
+    }
+    const auto slot = std::find_if(filling.begin(), filling.end(), [&](const auto& entry) { return entry.first == form[i + 1]; });
+    CHECK(slot != filling.end());
+    text += slot->second;
+    i += 2;
+  }
+  if (text[0] >= 'a' && text[0] <= 'z') text[0] = char(text[0] - 'a' + 'A');
+  return text;
+}
+
 std::string name_of(const Language& l, Kind kind, int32_t number) {
   switch (kind) {
     case Kind::person:
@@ -107,19 +95,22 @@ std::string tell(const Language& l, const std::vector<Fact>& facts, Dice& dice, 
   for (const Fact& fact : facts) {
     if (!text.empty()) text += l.between;
     const std::string_view form = choose(l.statements[size_t(fact.relation)], dice, other_forms);
-    text += fill(form, {noun(l, subject_kind(fact.relation), fact.subject), name_of(l, value_kind(fact.relation), fact.value), {}, {}});
+    text +=
+        fill(form, {{'s', noun(l, subject_kind(fact.relation), fact.subject)}, {'v', name_of(l, value_kind(fact.relation), fact.value)}});
   }
   return text;
 }
 
 std::string ask(const Language& l, const Query& q, Dice& dice, bool other_forms) {
-  const Kind subject = subject_kind(q.first);
-  Filling filling{noun(l, subject, q.a), {}, noun(l, subject, q.a), noun(l, subject, q.b)};
-  filling.v = q.shape == Shape::age ? std::to_string(q.value) : name_of(l, value_kind(q.first), q.value);
-  const bool through_a_name = q.shape == Shape::chain && q.first != Relation::container;  // a thing is where its container is
-  if (through_a_name) filling.s = fill(choose(l.chain[size_t(q.first)], dice, other_forms), {filling.s, {}, {}, {}});
-  if (through_a_name && filling.s.starts_with("The ")) filling.s[0] = 't';
-  return fill(choose(question_forms(l, q), dice, other_forms), filling);
+  const Kind kind = subject_kind(q.first);
+  const std::string a = noun(l, kind, q.a),
+                    value = q.shape == Shape::age ? std::to_string(q.value) : name_of(l, value_kind(q.first), q.value);
+  std::string subject = a;
+  if (q.shape == Shape::chain && q.first != Relation::container) {  // a thing is in the room where its container is
+    subject = fill(choose(l.chain[size_t(q.first)], dice, other_forms), {{'s', a}});
+    if (subject.starts_with("The ")) subject[0] = 't';
+  }
+  return fill(choose(question_forms(l, q), dice, other_forms), {{'s', subject}, {'v', value}, {'a', a}, {'b', noun(l, kind, q.b)}});
 }
 
 std::string answer(const Language& l, const Answer& a) {

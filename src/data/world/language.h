@@ -36,4 +36,8 @@ std::string ask(const Language& language, const Query& query, Dice& dice, bool o
 std::string answer(const Language& language, const Answer& answer);
 std::string name_of(const Language& language, Kind kind, int32_t number);  // bare: "lamp", "1962"
 
+// A form with its {letters} replaced, beginning with a capital letter.
+using Filling = std::vector<std::pair<char, std::string>>;
+std::string fill(std::string_view form, const Filling& filling);
+
 }  // namespace hadal::world

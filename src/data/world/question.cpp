@@ -111,7 +111,8 @@ class Drawing {  // of one question
   bool choose_chain() {
     for (const Fact& fact : of_first_)
       for (const Fact& next : world_.of(query_.second)) {
-        if (next.subject != fact.value || next.value == fact.subject) continue;
+        const bool circle = subject_kind(fact.relation) == value_kind(next.relation) && next.value == fact.subject;
+        if (next.subject != fact.value || circle) continue;
         needed_ = {fact, next};
         query_.a = fact.subject;
         answer_ = value_of(next);

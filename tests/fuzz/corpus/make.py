@@ -119,9 +119,33 @@ def tool_calls_seeds():
         (out / name).write_bytes(bytes([style]) + reply.encode())
 
 
+def mix_bits(x):  # core/random.h
+    x = (x + 0x9E3779B97F4A7C15) % 2**64
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
+    return x ^ (x >> 31)
+
+
+def hash_bytes(data):
+    value = mix_bits(len(data))
+    for at in range(0, len(data), 8):
+        value = mix_bits(value ^ int.from_bytes(data[at : at + 8], "little"))
+    return value
+
+
+def shard_seeds():  # data/shards.h
+    for name, width, tokens in (("narrow", 2, [1, 2, 3, 299, 0]), ("wide", 4, list(range(17)))):
+        payload = b"".join(t.to_bytes(width, "little") for t in tokens) + b"\x05" * ((len(tokens) + 7) // 8)
+        values = [0, len(tokens), 2, 300, 11, 12, 0, hash_bytes(payload)]
+        head = b"hadalsh1" + width.to_bytes(4, "little") + (1).to_bytes(4, "little") + b"".join(v.to_bytes(8, "little") for v in values)
+        header = head + hash_bytes(head + bytes(8)).to_bytes(8, "little")
+        (folder("shard") / name).write_bytes(header + payload)
+
+
 if __name__ == "__main__":
     torch.manual_seed(1)
     packed_seeds()
+    shard_seeds()
     tool_calls_seeds()
     safetensors_seeds()
     gguf_seeds()
