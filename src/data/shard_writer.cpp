@@ -119,6 +119,7 @@ fs::path shard_path(const fs::path& folder, int64_t index) { return folder / fmt
 void write_shards(const Source& source, const Encoder& encoder, const fs::path& folder, const ShardOptions& options) {
   if (options.shard_tokens < 1 || options.block < 0)
     throw Error("shards of {} tokens with blocks of {}: expected positive numbers", options.shard_tokens, options.block);
+  if (source.size() >= endless && options.tokens <= 0) throw Error("the data source never ends: expected how many tokens to write");
   if (fs::exists(folder)) throw Error("{} exists already: expected a folder to be made", folder.string());
   ShardHeader header{};
   std::memcpy(header.magic, "hadalsh1", sizeof header.magic);

@@ -16,10 +16,12 @@ struct Example {
   std::string whole() const { return is_question() ? prompt() + "\n" + answer : text; }
 };
 
+constexpr int64_t endless = int64_t(1) << 40;  // the size of a generator that never ends
+
 class Source {  // used by all threads
  public:
   virtual ~Source() = default;
-  virtual int64_t size() const = 0;             // examples; a generator that never ends says 2^40
+  virtual int64_t size() const = 0;             // examples
   virtual Example at(int64_t index) const = 0;  // 0 <= index < size(). Error: names the file and the place
   virtual uint64_t hash() const = 0;            // of all that decides what the examples are
 };

@@ -43,7 +43,6 @@ class WordCounter {
 };
 
 void count_words(const Source& source, const TokenizerOptions& options, WordCounter& words) {
-  constexpr int64_t endless = int64_t(1) << 40;
   const int64_t wanted = std::min(options.examples, source.size());
   int64_t bytes = 0;
   for (int64_t i = 0; i < wanted && bytes < options.bytes; ++i) {

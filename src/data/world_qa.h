@@ -19,7 +19,7 @@ struct WorldExample {
 class WorldQA : public Source {
  public:
   explicit WorldQA(const SourceConfig& config);  // seed, split, languages, types. Error: an unknown one
-  int64_t size() const override { return int64_t(1) << 40; }
+  int64_t size() const override { return endless; }
   Example at(int64_t index) const override { return example_at(index).example; }
   uint64_t hash() const override { return hash_; }
   WorldExample example_at(int64_t index) const;  // with the facts that it was made from

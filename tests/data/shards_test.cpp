@@ -129,6 +129,9 @@ TEST_F(ShardsTest, SaysWhatIsWrong) {
   write_shards(source, encoder, out(), {.shard_tokens = 500});
   EXPECT_THAT(error_of([&] { write_shards(source, encoder, out()); }), HasSubstr("exists already"));
   EXPECT_THAT(error_of([&] { write_shards(FixedSource(), encoder, folder.path() / "none"); }), HasSubstr("gives no tokens"));
+  SourceConfig worlds;
+  worlds.kind = "world_text";
+  EXPECT_THAT(error_of([&] { write_shards(*open_source(worlds), encoder, folder.path() / "none"); }), HasSubstr("never ends"));
   EXPECT_THAT(error_of([&] { Shards(folder.path() / "gone"); }), HasSubstr("shard-00000.tokens"));
 
   const auto damage = [&](size_t at, const std::string& expected) {
