@@ -28,7 +28,8 @@ std::vector<std::string> texts(const Source& source) {
 }
 
 TEST(OpenSource, NamesTheKindsThatThereAre) {
-  EXPECT_THAT(error_of([] { open("paper", "x"); }), HasSubstr("unknown kind of data source \"paper\": expected one of text, jsonl, "));
+  EXPECT_THAT(error_of([] { open("paper", "x"); }),
+              HasSubstr("unknown kind of data source \"paper\": expected one of text, corpus, jsonl, "));
 }
 
 TEST(Text, AFolderAPatternOrAFile) {

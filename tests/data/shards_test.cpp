@@ -73,7 +73,7 @@ TEST_F(ShardsTest, ReadBackWhatWasWritten) {
   const Encoder encoder(folder.path());
   source.ask("d", "q?", "a");
   const auto [tokens, weights] = packed(encoder);
-  for (const int64_t shard_tokens : {7, 8, 127, 1 << 20}) {
+  for (const int64_t shard_tokens : {1001, 127 * 8, 1 << 20}) {
     std::filesystem::remove_all(out());
     write_shards(source, encoder, out(), {.shard_tokens = shard_tokens});
     const Shards shards(out());
@@ -81,7 +81,7 @@ TEST_F(ShardsTest, ReadBackWhatWasWritten) {
     EXPECT_EQ(shards.examples(), source.size());
     EXPECT_EQ(shards.vocab(), encoder.tokenizer().size());
     shards.expect(encoder);
-    for (const int64_t first : {0, 1, 7, 8, 126})
+    for (const int64_t first : {0, 1, 7, 8, 126, 999, 1000, 1001, 1015})
       for (const int64_t count : {0, 1, 8, 15, 17, 300}) {
         std::vector<int32_t> read(static_cast<size_t>(count));
         std::vector<uint8_t> mask(read.size());
