@@ -1,0 +1,235 @@
+#include "train/run_config.h"
+
+#include <fmt/ranges.h>
+
+#include <cmath>
+#include <set>
+#include <sstream>
+#define TOML_EXCEPTIONS 1
+#include <toml++/toml.h>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "model/source.h"
+
+namespace hadal::train {
+namespace {
+namespace fs = std::filesystem;
+
+// One table of the file. Every key that is asked for is known; finish() names those that nobody asked for.
+class Table {
+ public:
+  Table(const toml::table& table, std::string where) : table_(table), where_(std::move(where)) {}
+
+  bool has(const std::string& key) const { return table_.contains(key); }
+  std::string text(const std::string& key, const std::string& otherwise) { return value<std::string>(key, "a string", otherwise); }
+  double number(const std::string& key, double otherwise, double least, double most) {
+    const double found = value<double>(key, "a number", otherwise);
+    if (!(found >= least && found <= most)) fail(key, fmt::format("a number from {} to {}", least, most), fmt::format("{}", found));
+    return found;
+  }
+  int64_t count(const std::string& key, int64_t otherwise, int64_t least) {
+    const int64_t found = value<int64_t>(key, "a whole number", otherwise);
+    if (found < least) fail(key, fmt::format("at least {}", least), fmt::format("{}", found));
+    return found;
+  }
+  bool flag(const std::string& key, bool otherwise) { return value<bool>(key, "true or false", otherwise); }
+  std::string choice(const std::string& key, const std::string& otherwise, const std::vector<std::string>& choices) {
+    const std::string found = text(key, otherwise);
+    if (std::ranges::find(choices, found) == choices.end()) fail(key, fmt::format("one of {}", fmt::join(choices, ", ")), found);
+    return found;
+  }
+  const toml::table* inner(const std::string& key) {
+    known_.insert(key);
+    const toml::node* node = table_.get(key);
+    if (node && !node->is_table()) fail(key, fmt::format("a table, [{}]", key), "something else");
+    return node ? node->as_table() : nullptr;
+  }
+  std::vector<const toml::table*> inner_list(const std::string& key) {
+    known_.insert(key);
+    std::vector<const toml::table*> all;
+    const toml::node* node = table_.get(key);
+    if (!node) return all;
+    if (!node->is_array_of_tables()) fail(key, fmt::format("tables, [[{}]]", key), "something else");
+    for (const toml::node& each : *node->as_array()) all.push_back(each.as_table());
+    return all;
+  }
+  void finish() const {
+    for (const auto& [key, node] : table_)
+      if (!known_.contains(std::string(key.str())))
+        throw Error("{}: unknown key '{}'; known: {}", where_, std::string(key.str()), fmt::join(known_, ", "));
+  }
+  [[noreturn]] void fail(const std::string& key, const std::string& expected, const std::string& found) const {
+    throw Error("{}: {}: expected {}, found {}", where_, key, expected, found);
+  }
+
+ private:
+  template <class T>
+  T value(const std::string& key, const char* expected, const T& otherwise) {
+    known_.insert(key);
+    const toml::node* node = table_.get(key);
+    if (!node) return otherwise;
+    const std::optional<T> found = node->value<T>();
+    if (found) return *found;
+    std::ostringstream shown;
+    node->visit([&](const auto& n) { shown << n; });
+    fail(key, expected, shown.str());
+  }
+  const toml::table& table_;
+  std::string where_;
+  std::set<std::string> known_;
+};
+
+fs::path beside(const fs::path& file, const std::string& path) { return fs::path(path).is_absolute() ? path : file.parent_path() / path; }
+
+DataConfig read_data(Table& t, const fs::path& file) {
+  DataConfig data;
+  SourceConfig& source = data.source;
+  source.kind = t.text("kind", "");
+  if (source.kind.empty()) t.fail("kind", "a kind of source", "none");
+  source.split = t.text("split", source.split);
+  if (const std::string path = t.text("path", ""); !path.empty()) source.path = beside(file, path);
+  source.text_field = t.text("text_field", source.text_field);
+  source.question_field = t.text("question_field", source.question_field);
+  source.answer_field = t.text("answer_field", source.answer_field);
+  data.rows = t.count("rows", 1, 1);
+  data.tokens = t.count("tokens", 0, 0);
+  data.whole_rows = t.flag("whole_rows", false);
+  return data;
+}
+
+std::vector<DataConfig> read_data_list(Table& root, const std::string& key, const fs::path& file) {
+  std::vector<DataConfig> all;
+  for (const toml::table* each : root.inner_list(key)) {
+    Table table(*each, fmt::format("{}: [[{}]] {}", file.string(), key, all.size() + 1));
+    all.push_back(read_data(table, file));
+    table.finish();
+  }
+  return all;
+}
+
+template <class F>
+void with_table(Table& root, const fs::path& file, const std::string& key, F read) {
+  const toml::table* inner = root.inner(key);
+  if (!inner) return;
+  Table table(*inner, fmt::format("{}: [{}]", file.string(), key));
+  read(table);
+  table.finish();
+}
+
+std::string as_json(const toml::table& table) {
+  std::ostringstream out;
+  out << toml::json_formatter{table};
+  return out.str();
+}
+
+// [model] is a config.json in other letters; vocabulary and end of text are the tokenizer's where it does not say them.
+ModelConfig read_model(toml::table model, const Tokenizer& tokenizer, const std::string& where) {
+  if (!model.contains("vocab_size")) model.insert("vocab_size", tokenizer.vocab_size());
+  if (!model.contains("eos_token_id") && tokenizer.end_token()) model.insert("eos_token_id", int64_t(*tokenizer.end_token()));
+  if (!model.contains("bos_token_id") && tokenizer.begin_token()) model.insert("bos_token_id", int64_t(*tokenizer.begin_token()));
+  return parse_config(as_json(model), "", where);
+}
+
+void read_model_and_tokenizer(Table& root, const fs::path& file, TrainConfig& config) {
+  const toml::table* model = root.inner("model");
+  if (!model) root.fail("model", "a table, [model]", "none");
+  const std::string tokenizer = root.text("tokenizer", "");
+  if (const toml::node* from = model->get("from")) {
+    const std::optional<std::string> name = from->value<std::string>();
+    if (!name || model->size() > 1) throw Error("{}: [model]: beside `from`, a path, expected no other key", file.string());
+    const fs::path path = beside(file, *name);
+    config.from = fs::exists(path) ? path : resolve_model(*name);
+    config.model = ModelSource(config.from).config();
+  }
+  if (tokenizer.empty() && config.from.empty()) root.fail("tokenizer", "the folder of a tokenizer.json", "none");
+  config.tokenizer = tokenizer.empty() ? config.from : beside(file, tokenizer);
+  const Tokenizer reader = ModelSource::tokenizer_of(config.tokenizer);
+  if (config.from.empty()) config.model = read_model(*model, reader, file.string() + ": [model]");
+  if (config.model.vocab < reader.vocab_size())
+    throw Error("{}: the model's vocabulary has {} tokens, expected at least the {} of {}", file.string(), config.model.vocab,
+                reader.vocab_size(), config.tokenizer.string());
+  config.model.load_draft = config.model.draft_layers > 0;
+}
+
+OptimizerConfig read_optimizer(Table& t) {
+  OptimizerConfig o;
+  o.kind = t.choice("kind", o.kind, {"adamw", "muon"});
+  o.learning_rate = t.number("learning_rate", o.learning_rate, 0, 10);
+  o.beta1 = t.number("beta1", o.beta1, 0, 1);
+  o.beta2 = t.number("beta2", o.beta2, 0, 1);
+  o.epsilon = t.number("epsilon", o.epsilon, 0, 1);
+  o.decay = t.number("decay", o.decay, 0, 100);
+  o.clip = t.number("clip", o.clip, 0, 1e9);
+  o.muon_rate = t.number("muon_rate", o.muon_rate, 0, 10);
+  o.muon_momentum = t.number("muon_momentum", o.muon_momentum, 0, 1);
+  return o;
+}
+
+ScheduleConfig read_schedule(Table& t) {
+  ScheduleConfig s;
+  s.steps = t.count("steps", s.steps, 1);
+  s.shape = t.choice("shape", s.shape, {"cosine", "linear", "trapezoid"});
+  s.warmup = t.count("warmup", s.warmup, 0);
+  s.cooldown = t.number("cooldown", s.cooldown, 0, 1);
+  s.floor = t.number("floor", s.floor, 0, 1);
+  return s;
+}
+
+}  // namespace
+
+int64_t TrainConfig::rows() const {
+  int64_t all = 0;
+  for (const DataConfig& d : data) all += d.rows;
+  return all;
+}
+
+TrainConfig read_train_config(const fs::path& file) {
+  toml::table parsed;
+  try {
+    parsed = toml::parse(read_text(file, size_t(1) << 20), file.string());
+  } catch (const toml::parse_error& error) {
+    throw Error("{}: line {}: {}", file.string(), error.source().begin.line, std::string(error.description()));
+  }
+  TrainConfig config;
+  config.file = file;
+  Table root(parsed, file.string());
+  config.output = root.text("output", file.stem().string());
+  config.seed = uint64_t(root.count("seed", 1, 0));
+  config.precision = root.choice("precision", config.precision, {"bf16", "f32"});
+  read_model_and_tokenizer(root, file, config);
+  config.data = read_data_list(root, "data", file);
+  if (config.data.empty()) root.fail("data", "at least one table, [[data]]", "none");
+  config.evaluation = read_data_list(root, "evaluation", file);
+  with_table(root, file, "batch", [&](Table& t) {
+    config.length = t.count("length", config.length, 1);
+    config.segments = t.count("segments", config.segments, 1);
+    config.memory = t.count("memory", config.segments > 1 ? config.length : 0, 0);
+    config.micro_rows = t.count("micro_rows", 0, 0);
+    config.recompute = t.flag("recompute", false);
+    config.draft_weight = t.number("draft_weight", config.draft_weight, 0, 100);
+    config.indexer_weight = t.number("indexer_weight", config.indexer_weight, 0, 100);
+  });
+  with_table(root, file, "optimizer", [&](Table& t) { config.optimizer = read_optimizer(t); });
+  with_table(root, file, "schedule", [&](Table& t) { config.schedule = read_schedule(t); });
+  if (config.schedule.steps == 0) root.fail("schedule", "a table with `steps`", "none");
+  with_table(root, file, "evaluate", [&](Table& t) {
+    config.evaluate_every = t.count("every", config.evaluate_every, 0);
+    config.evaluate_batches = t.count("batches", config.evaluate_batches, 1);
+  });
+  with_table(root, file, "save", [&](Table& t) {
+    config.save_every = t.count("every", config.save_every, 1);
+    config.keep = t.count("keep", config.keep, 1);
+    config.ema = t.number("ema", config.ema, 0, 1);
+    config.type = t.choice("type", "bf16", {"bf16", "f32"}) == "f32" ? DType::f32 : DType::bf16;
+  });
+  with_table(root, file, "balance", [&](Table& t) {
+    config.balance.kind = t.text("kind", config.balance.kind);
+    config.balance.weight = t.number("weight", config.balance.weight, 0, 1e6);
+    config.balance.z_loss = t.number("z_loss", config.balance.z_loss, 0, 1e6);
+  });
+  root.finish();
+  return config;
+}
+
+}  // namespace hadal::train
