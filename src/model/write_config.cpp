@@ -73,6 +73,18 @@ void add_experts(Json& json, const ModelConfig& c) {
   json["routed_scaling_factor"] = m.scale;
 }
 
+// hadal's own keys, a number for each layer; nothing of a model that attends to everything.
+void add_masks(Json& json, const ModelConfig& c) {
+  const auto add = [&](const char* key, int64_t LayerMask::*field) {
+    Json values = Json::array();
+    for (int64_t layer = 0; layer < c.layers; ++layer) values.push_back(c.mask_of(layer).*field);
+    if (std::ranges::any_of(values, [](const Json& value) { return value != 0; })) json[key] = values;
+  };
+  add("attention_window", &LayerMask::window);
+  add("attention_sinks", &LayerMask::sinks);
+  add("attention_topk_blocks", &LayerMask::top_blocks);
+}
+
 Json quantization(const std::string& weights) { return {{"quant_method", "hadal"}, {"weights", weights}, {"format", 1}}; }
 
 Json parse(const std::string& text, const std::string& where) {
@@ -89,6 +101,12 @@ void write_json(const fs::path& path, const Json& json) {
 
 void write_text(const fs::path& path, const std::string& text) {
   write_atomically(path, [&](std::ostream& out) { out << text; });
+}
+
+void copy_tokenizer(const fs::path& from, const fs::path& to) {  // and what belongs to it
+  for (const char* name : {"generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                           "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model", "tokenizer.gguf", "chat_template.jinja"})
+    if (fs::exists(from / name)) write_text(to / name, read_text(from / name, longest_text));
 }
 
 }  // namespace
@@ -109,6 +127,7 @@ std::string config_json(const ModelConfig& c, const std::string& weights, int64_
   json["rope_scaling"] = rope_json(c.rope);
   add_attention(json, c);
   if (c.family.starts_with("deepseek")) add_experts(json, c);
+  add_masks(json, c);
   json["bos_token_id"] = c.begin_token;
   json["eos_token_id"] = c.end_tokens;
   if (!weights.empty()) json["quantization_config"] = quantization(weights);
@@ -133,6 +152,11 @@ std::string packed_config_json(const std::string& published, const std::string& 
   return json.dump(1, ' ', false, Json::error_handler_t::replace);
 }
 
+void write_text_side(const fs::path& tokenizer, const ModelConfig& config, const fs::path& folder) {
+  copy_tokenizer(tokenizer, folder);
+  write_text(folder / "config.json", config_json(config, "", config.load_draft ? 1 : 0));
+}
+
 void write_text_side(const ModelSource& source, const fs::path& folder, const std::string& weights, int64_t drafts) {
   if (const auto gguf = source.gguf()) {
     write_text(folder / "tokenizer.gguf", gguf->metadata_alone());
@@ -140,9 +164,7 @@ void write_text_side(const ModelSource& source, const fs::path& folder, const st
       write_text(folder / "chat_template.jinja", *chat);
     return write_text(folder / "config.json", config_json(source.config(), weights, drafts));
   }
-  for (const char* name : {"generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                           "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model", "tokenizer.gguf", "chat_template.jinja"})
-    if (fs::exists(source.path() / name)) write_text(folder / name, read_text(source.path() / name, longest_text));
+  copy_tokenizer(source.path(), folder);
   write_text(folder / "config.json", packed_config_json(read_text(source.path() / "config.json", longest_text), weights, drafts));
 }
 

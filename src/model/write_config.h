@@ -19,6 +19,9 @@ std::string packed_config_json(const std::string& published, const std::string& 
 // Everything but weights and the index: configuration, tokenizer, chat template, defaults of sampling.
 void write_text_side(const ModelSource& source, const std::filesystem::path& folder, const std::string& weights, int64_t drafts);
 
+// The same of a model that was made here: the tokenizer's files from another folder.
+void write_text_side(const std::filesystem::path& tokenizer, const ModelConfig& config, const std::filesystem::path& folder);
+
 // model.safetensors.index.json
 void write_index(const std::filesystem::path& folder, const std::map<std::string, std::string>& file_of_tensor, int64_t bytes);
 

@@ -125,7 +125,7 @@ std::string as_json(const toml::table& table) {
 
 // [model] is a config.json in other letters; vocabulary and end of text are the tokenizer's where it does not say them.
 ModelConfig read_model(toml::table model, const Tokenizer& tokenizer, const std::string& where) {
-  if (!model.contains("vocab_size")) model.insert("vocab_size", tokenizer.vocab_size());
+  if (!model.contains("vocab_size")) model.insert("vocab_size", int64_t(tokenizer.size()));
   if (!model.contains("eos_token_id") && tokenizer.end_token()) model.insert("eos_token_id", int64_t(*tokenizer.end_token()));
   if (!model.contains("bos_token_id") && tokenizer.begin_token()) model.insert("bos_token_id", int64_t(*tokenizer.begin_token()));
   return parse_config(as_json(model), "", where);
@@ -144,11 +144,11 @@ void read_model_and_tokenizer(Table& root, const fs::path& file, TrainConfig& co
   }
   if (tokenizer.empty() && config.from.empty()) root.fail("tokenizer", "the folder of a tokenizer.json", "none");
   config.tokenizer = tokenizer.empty() ? config.from : beside(file, tokenizer);
-  const Tokenizer reader = ModelSource::tokenizer_of(config.tokenizer);
+  const Tokenizer reader = Tokenizer::from_folder(config.tokenizer);
   if (config.from.empty()) config.model = read_model(*model, reader, file.string() + ": [model]");
-  if (config.model.vocab < reader.vocab_size())
+  if (config.model.vocab < reader.size())
     throw Error("{}: the model's vocabulary has {} tokens, expected at least the {} of {}", file.string(), config.model.vocab,
-                reader.vocab_size(), config.tokenizer.string());
+                reader.size(), config.tokenizer.string());
   config.model.load_draft = config.model.draft_layers > 0;
 }
 

@@ -1,0 +1,254 @@
+#include "train/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <fstream>
+
+#include "core/error.h"
+#include "core/files.h"
+#include "model/source.h"
+#include "model/write_config.h"
+#include "train/losses.h"
+#include "train/schedule.h"
+
+namespace hadal::train {
+namespace {
+namespace fs = std::filesystem;
+
+constexpr size_t remembered_losses = 50;
+constexpr int64_t most_returns = 3;  // without a step beyond the one that failed
+
+double median(std::vector<double> values) {
+  std::ranges::nth_element(values, values.begin() + int64_t(values.size() / 2));
+  return values[values.size() / 2];
+}
+
+int64_t resident_bytes() {
+  std::ifstream file("/proc/self/statm");
+  int64_t all = 0, resident = 0;
+  file >> all >> resident;
+  return resident * 4096;
+}
+
+Params<Tensor> first_params(const TrainConfig& config) {
+  if (config.from.empty()) return random_params(config.model, config.seed);
+  return load_params(config.model, ModelSource(config.from).checkpoint());
+}
+
+}  // namespace
+
+Objective next_token(const TrainConfig& config) {
+  return [draft_weight = config.draft_weight](const Params<Tensor>& params, const Examples& e, const Pass& pass) {
+    const Tensor x = forward(params, e.tokens, pass);
+    Tensor loss = next_token_loss(params, x, e.targets, e.weights, pass.config);
+    if (pass.config.load_draft && draft_weight > 0) {
+      const Tensor log_p = draft_logits(params, x, e.tokens, pass).log_softmax(-1);
+      const Tensor of_targets = log_p.gather(-1, e.targets.slice(1, 1).unsqueeze(-1)).squeeze(-1);
+      loss = loss - draft_weight * (of_targets * e.weights.slice(1, 1)).sum();
+    }
+    return loss;
+  };
+}
+
+Trainer::Trainer(const TrainConfig& config, Objective objective, const RunHooks& hooks, Ranks ranks)
+    : config_(config),
+      objective_(std::move(objective)),
+      hooks_(hooks),
+      ranks_(std::move(ranks)),
+      encoder_(config.tokenizer),
+      feed_(config.data, config, encoder_, ranks_, hooks),
+      params_(first_params(config)) {
+  if (feed_.rows() % ranks_.size != 0) throw Error("a batch of {} rows: expected a multiple of {} programs", feed_.rows(), ranks_.size);
+  const int64_t rows = feed_.rows() / ranks_.size;
+  if (config_.micro_rows == 0) config_.micro_rows = rows;
+  if (rows % config_.micro_rows != 0) throw Error("{} rows of a batch: expected a multiple of micro_rows, {}", rows, config_.micro_rows);
+  if (!config.evaluation.empty()) evaluation_ = std::make_unique<Feed>(config.evaluation, config, encoder_, ranks_, hooks);
+  optimizer_ = std::make_unique<Optimizer>(named(config.model, params_), config.optimizer);
+  if (config.ema > 0) average_ = copy(config.model, params_);
+}
+
+Pass Trainer::pass_of(Memory* memory) const {
+  Pass pass{.config = config_.model};
+  pass.recompute = config_.recompute;
+  pass.memory = memory;
+  pass.indexer_weight = config_.model.indexer.heads > 0 ? config_.indexer_weight : 0;
+  return pass;
+}
+
+Trainer::Outcome Trainer::step(int64_t batch) {
+  const int64_t rows = feed_.rows() / ranks_.size, micros = rows / config_.micro_rows;
+  const bool remembers = config_.segments > 1;
+  if (remembers && feed_.starts_text(batch)) {
+    Memory empty;
+    empty.rows = config_.memory;
+    state_.memories.assign(size_t(micros), empty);
+  }
+  const Params<Tensor> cast_params = cast(config_.model, params_, type());
+  const double counted = std::max(1., feed_.counted(batch));
+  Tensor loss = torch::zeros({});
+  for (int64_t micro = 0; micro < micros; ++micro) {
+    const Examples examples = feed_.read(batch, ranks_.rank * rows + micro * config_.micro_rows, config_.micro_rows);
+    const Tensor part = objective_(cast_params, examples, pass_of(remembers ? &state_.memories[size_t(micro)] : nullptr)) / counted;
+    part.backward();
+    loss += part.detach();
+  }
+  const std::vector<Tensor> all = learnt(config_.model, params_);
+  if (ranks_.size > 1) {
+    std::vector<Tensor> sums{loss};
+    for (const Tensor& p : all) {
+      if (!p.grad().defined()) p.mutable_grad() = torch::zeros_like(p);
+      sums.push_back(p.grad());
+    }
+    ranks_.sum(sums);
+    loss = sums[0];
+  }
+  return {loss.item<double>(), clip_gradients(all, config_.optimizer.clip)};
+}
+
+double Trainer::evaluate() const {
+  const torch::NoGradGuard no_grad;
+  const Params<Tensor> cast_params = cast(config_.model, params_, type());
+  double loss = 0, counted = 0;
+  Memory memory;
+  for (int64_t batch = 0; batch < config_.evaluate_batches; ++batch) {
+    if (evaluation_->starts_text(batch)) memory = {.rows = config_.memory};
+    const Examples e = evaluation_->read(batch, 0, evaluation_->rows());
+    const Tensor x = forward(cast_params, e.tokens, pass_of(config_.segments > 1 ? &memory : nullptr));
+    loss += next_token_loss(cast_params, x, e.targets, e.weights, config_.model).item<double>();
+    counted += e.weights.sum().item<double>();
+  }
+  return loss / std::max(1., counted);
+}
+
+std::vector<NamedTensor> Trainer::state_tensors() {
+  std::vector<NamedTensor> all = named(config_.model, params_);
+  for (const NamedTensor& t : optimizer_->state()) all.push_back(t);
+  if (config_.ema > 0)
+    for (const NamedTensor& t : named(config_.model, average_)) all.push_back({"average." + t.name, t.role, t.tensor});
+  return all;
+}
+
+void Trainer::save() {
+  if (ranks_.rank != 0) return;
+  RunState state = state_;
+  if (feed_.starts_text(state.step + state.skipped)) state.memories.clear();
+  save_state(state_folder(config_.output, state.step), state, state_tensors());
+  const std::vector<int64_t> steps = saved_steps(config_.output);
+  for (size_t i = 0; i + size_t(config_.keep) < steps.size(); ++i) fs::remove_all(state_folder(config_.output, steps[i]));
+}
+
+void Trainer::load(int64_t step) { state_ = load_state(state_folder(config_.output, step), state_tensors()); }
+
+void Trainer::resume() {
+  const std::vector<int64_t> steps = saved_steps(config_.output);
+  if (!steps.empty()) load(steps.back());
+}
+
+// Far above what the last steps were, or no number.
+bool Trainer::leapt(double loss) const {
+  if (!std::isfinite(loss)) return true;
+  if (state_.losses.size() < remembered_losses) return false;
+  const double middle = median(state_.losses);
+  std::vector<double> distances;
+  for (const double each : state_.losses) distances.push_back(std::abs(each - middle));
+  return loss > middle + std::max(8 * 1.4826 * median(distances), 0.25 * middle);
+}
+
+// To the newest state; the batches since then are left out.
+void Trainer::go_back(double loss) {
+  const int64_t failed = state_.step;
+  returns_ = failed > furthest_ ? 1 : returns_ + 1;
+  furthest_ = std::max(furthest_, failed);
+  const std::vector<int64_t> steps = saved_steps(config_.output);
+  if (returns_ > most_returns || steps.empty())
+    throw Error("the loss at step {} is {}, after {} attempts with other data: a lower learning rate may help; the last state is {}", failed,
+                loss, most_returns, steps.empty() ? "none" : state_folder(config_.output, steps.back()).string());
+  const int64_t skipped = state_.skipped;
+  load(steps.back());
+  // Whole texts are left out, so that memories and batches fit together.
+  const int64_t left_out = skipped + failed + 1 - state_.step - state_.skipped;
+  state_.skipped += (left_out + config_.segments - 1) / config_.segments * config_.segments;
+}
+
+void Trainer::note(const StepReport& report) const {
+  if (ranks_.rank != 0) return;
+  const fs::path file = config_.output / "log.csv";
+  const bool fresh = !fs::exists(file);
+  std::ofstream out(file, std::ios::app);
+  if (fresh) out << "step,loss,evaluation,learning_rate,gradient_norm,tokens_per_second\n";
+  out << report.step << ',' << report.loss << ',';
+  if (report.evaluation >= 0) out << report.evaluation;
+  out << ',' << report.learning_rate << ',' << report.gradient_norm << ',' << report.tokens_per_second << '\n';
+  if (!out) throw Error("cannot write {}", file.string());
+  if (hooks_.report) hooks_.report(report);
+}
+
+RunResult Trainer::run() {
+  using Clock = std::chrono::steady_clock;
+  const auto begin = Clock::now();
+  const int64_t first = state_.step, batch_tokens = feed_.rows() * config_.length;
+  fs::create_directories(config_.output);
+  if (state_.step == 0 && saved_steps(config_.output).empty()) save();
+  RunResult result;
+  while (state_.step < config_.schedule.steps && !(hooks_.stop && hooks_.stop())) {
+    const double share = rate_share(config_.schedule, state_.step);
+    const Outcome outcome = step(state_.step + state_.skipped);
+    StepReport report;
+    report.steps = config_.schedule.steps;
+    report.loss = outcome.loss;
+    report.gradient_norm = outcome.gradient_norm;
+    report.learning_rate = share * config_.optimizer.learning_rate;
+    if (leapt(outcome.loss) || !std::isfinite(outcome.gradient_norm)) {
+      optimizer_->zero_gradients();
+      go_back(outcome.loss);
+      report.note = fmt::format("the loss was {:.3f}: went back to step {}", outcome.loss, state_.step);
+      report.step = state_.step;
+      note(report);
+      continue;
+    }
+    optimizer_->step(share);
+    optimizer_->zero_gradients();
+    if (config_.ema > 0) {
+      const torch::NoGradGuard no_grad;
+      const std::vector<NamedTensor> from = named(config_.model, params_), to = named(config_.model, average_);
+      for (size_t i = 0; i < from.size(); ++i) to[i].tensor.lerp_(from[i].tensor, 1 - config_.ema);
+    }
+    ++state_.step;
+    state_.losses.push_back(outcome.loss);
+    if (state_.losses.size() > remembered_losses) state_.losses.erase(state_.losses.begin());
+    const bool last = state_.step == config_.schedule.steps;
+    if (evaluation_ && (last || (config_.evaluate_every > 0 && state_.step % config_.evaluate_every == 0)))
+      report.evaluation = result.evaluation = evaluate();
+    report.step = state_.step;
+    report.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+    report.tokens_per_second = double((state_.step - first) * batch_tokens) / report.seconds;
+    report.resident = resident_bytes();
+    result.loss = outcome.loss;
+    note(report);
+    if (last || state_.step % config_.save_every == 0) save();
+  }
+  result.steps = state_.step;
+  result.tokens = state_.step * batch_tokens;
+  result.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
+  result.finished = state_.step == config_.schedule.steps;
+  if (!result.finished) save();
+  if (result.finished && ranks_.rank == 0) save_model(result.model = config_.output / "model");
+  return result;
+}
+
+void Trainer::save_model(const fs::path& folder) const {
+  fs::create_directories(folder);
+  write_text_side(config_.tokenizer, config_.model, folder);
+  save_params(config_.model, config_.ema > 0 ? average_ : params_, config_.type, folder / "model.safetensors");
+}
+
+RunResult train(const TrainConfig& config, bool resume, const RunHooks& hooks) {
+  if (!resume && !saved_steps(config.output).empty())
+    throw Error("{} holds the states of a run: go on with --resume, or name another output", config.output.string());
+  Trainer trainer(config, next_token(config), hooks);
+  if (resume) trainer.resume();
+  return trainer.run();
+}
+
+}  // namespace hadal::train

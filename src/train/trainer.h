@@ -1,0 +1,83 @@
+// The loop that every kind of training shares: data, micro-batches, optimizer, states, evaluation. What is made small is the caller's.
+#pragma once
+#include <memory>
+#include <vector>
+
+#include "data/token_stream.h"
+#include "train/forward.h"
+#include "train/optimizer.h"
+#include "train/run.h"
+#include "train/state.h"
+#include "train/weights.h"
+
+namespace hadal::train {
+
+struct Examples {          // a micro-batch
+  Tensor tokens, targets;  // int64 [rows, length]
+  Tensor weights;          // float32 [rows, length]: 1 where the prediction of the target counts
+  int64_t batch = 0;       // its number in the run
+  int64_t first_row = 0;   // in that batch
+};
+
+// The sum of the losses of the rows that count. `params` are cast already; `pass` carries memory, balance and recomputation.
+using Objective = std::function<Tensor(const Params<Tensor>& params, const Examples& examples, const Pass& pass)>;
+// Of the next token, and of the one after it where the model has a draft layer.
+Objective next_token(const TrainConfig& config);
+
+struct Ranks {  // programs that compute parts of every batch; each has the same parameters
+  int rank = 0, size = 1;
+  std::function<void(std::vector<Tensor>&)> sum;  // over the ranks, in place; empty where size is 1
+};
+
+class Feed {  // rows of every batch out of several sources
+ public:
+  Feed(const std::vector<DataConfig>& data, const TrainConfig& config, const Encoder& encoder, const Ranks& ranks, const RunHooks& hooks);
+  Examples read(int64_t batch, int64_t first_row, int64_t rows) const;
+  double counted(int64_t batch) const;                // weights of the whole batch together
+  bool starts_text(int64_t batch) const { return batch % segments_ == 0; }
+  int64_t rows() const { return rows_; }
+
+ private:
+  std::vector<TokenStream> streams_;
+  int64_t length_, segments_, rows_ = 0;
+};
+
+class Trainer {
+ public:
+  Trainer(const TrainConfig& config, Objective objective, const RunHooks& hooks = {}, Ranks ranks = {});
+  void resume();  // from the newest state, if there is one
+  RunResult run();
+
+  const Params<Tensor>& params() const { return params_; }
+  const Encoder& encoder() const { return encoder_; }
+  void save_model(const std::filesystem::path& folder) const;  // a checkpoint in published layout
+
+ private:
+  struct Outcome {
+    double loss, gradient_norm;
+  };
+  Outcome step(int64_t batch);
+  double evaluate() const;
+  Pass pass_of(Memory* memory) const;
+  torch::ScalarType type() const { return config_.precision == "bf16" ? torch::kBFloat16 : torch::kFloat; }
+  std::vector<NamedTensor> state_tensors();
+  void save();
+  void load(int64_t step);
+  bool leapt(double loss) const;
+  void go_back(double loss);
+  void note(const StepReport& report) const;
+
+  TrainConfig config_;
+  Objective objective_;
+  RunHooks hooks_;
+  Ranks ranks_;
+  Encoder encoder_;
+  Feed feed_;
+  std::unique_ptr<Feed> evaluation_;  // null: there is none
+  Params<Tensor> params_, average_;   // average_: exponential, empty without
+  std::unique_ptr<Optimizer> optimizer_;
+  RunState state_;
+  int64_t returns_ = 0, furthest_ = 0;  // times it went back, and how far it had come by then
+};
+
+}  // namespace hadal::train
