@@ -60,8 +60,7 @@ void Optimizer::step_muon(double rate) {
     }
     const Tensor updates = orthogonal(torch::stack(directions));
     const double scale = std::sqrt(std::max(1., double(shape[0]) / double(shape[1])));
-    for (size_t i = 0; i < group.size(); ++i)
-      group[i]->param.mul_(1 - rate * config_.decay).add_(updates[int64_t(i)], -rate * scale);
+    for (size_t i = 0; i < group.size(); ++i) group[i]->param.mul_(1 - rate * config_.decay).add_(updates[int64_t(i)], -rate * scale);
   }
 }
 

@@ -10,7 +10,7 @@ namespace hadal::train {
 class Optimizer {
  public:
   Optimizer(std::vector<NamedTensor> params, const OptimizerConfig& config);
-  void step(double rate_share);      // a parameter without a gradient stays as it is
+  void step(double rate_share);  // a parameter without a gradient stays as it is
   void zero_gradients();
   std::vector<NamedTensor> state();  // tensors that a run which goes on must find again, shared
 
@@ -27,7 +27,7 @@ class Optimizer {
   void step_adam(Group& group, double rate);
   void step_muon(double rate);
   OptimizerConfig config_;
-  Group decayed_, kept_;           // AdamW
+  Group decayed_, kept_;            // AdamW
   std::vector<Momentum> matrices_;  // Muon
 };
 

@@ -19,9 +19,9 @@ struct StepReport {
 };
 
 struct RunHooks {
-  std::function<void(const StepReport&)> report;                      // behind every step; may be empty
-  std::function<void(int64_t tokens, int64_t examples)> preparing;    // while data become shards
-  std::function<bool()> stop;                                         // true: save and return
+  std::function<void(const StepReport&)> report;                    // behind every step; may be empty
+  std::function<void(int64_t tokens, int64_t examples)> preparing;  // while data become shards
+  std::function<bool()> stop;                                       // true: save and return
 };
 
 struct RunResult {

@@ -39,6 +39,19 @@ class Table {
     if (std::ranges::find(choices, found) == choices.end()) fail(key, fmt::format("one of {}", fmt::join(choices, ", ")), found);
     return found;
   }
+  std::vector<std::string> texts(const std::string& key) {
+    known_.insert(key);
+    std::vector<std::string> all;
+    const toml::node* node = table_.get(key);
+    if (!node) return all;
+    if (!node->is_array()) fail(key, "a list of strings", "something else");
+    for (const toml::node& each : *node->as_array()) {
+      const std::optional<std::string> found = each.value<std::string>();
+      if (!found) fail(key, "a list of strings", "something else in it");
+      all.push_back(*found);
+    }
+    return all;
+  }
   const toml::table* inner(const std::string& key) {
     known_.insert(key);
     const toml::node* node = table_.get(key);
@@ -80,7 +93,15 @@ class Table {
   std::set<std::string> known_;
 };
 
-fs::path beside(const fs::path& file, const std::string& path) { return fs::path(path).is_absolute() ? path : file.parent_path() / path; }
+toml::table parse(const fs::path& file) {
+  try {
+    return toml::parse(read_text(file, size_t(1) << 20), file.string());
+  } catch (const toml::parse_error& error) {
+    throw Error("{}: line {}: {}", file.string(), error.source().begin.line, std::string(error.description()));
+  }
+}
+
+fs::path beside(const fs::path& file, const fs::path& path) { return path.is_absolute() ? path : file.parent_path() / path; }
 
 DataConfig read_data(Table& t, const fs::path& file) {
   DataConfig data;
@@ -89,6 +110,9 @@ DataConfig read_data(Table& t, const fs::path& file) {
   if (source.kind.empty()) t.fail("kind", "a kind of source", "none");
   source.split = t.text("split", source.split);
   if (const std::string path = t.text("path", ""); !path.empty()) source.path = beside(file, path);
+  source.seed = uint64_t(t.count("seed", 0, 0));
+  source.languages = t.texts("languages");
+  source.types = t.texts("types");
   source.text_field = t.text("text_field", source.text_field);
   source.question_field = t.text("question_field", source.question_field);
   source.answer_field = t.text("answer_field", source.answer_field);
@@ -184,13 +208,14 @@ int64_t TrainConfig::rows() const {
   return all;
 }
 
+std::vector<DataConfig> read_data_of(const fs::path& file) {
+  const toml::table parsed = parse(file);
+  Table root(parsed, file.string());
+  return read_data_list(root, "data", file);
+}
+
 TrainConfig read_train_config(const fs::path& file) {
-  toml::table parsed;
-  try {
-    parsed = toml::parse(read_text(file, size_t(1) << 20), file.string());
-  } catch (const toml::parse_error& error) {
-    throw Error("{}: line {}: {}", file.string(), error.source().begin.line, std::string(error.description()));
-  }
+  const toml::table parsed = parse(file);
   TrainConfig config;
   config.file = file;
   Table root(parsed, file.string());

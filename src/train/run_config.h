@@ -45,13 +45,13 @@ struct TrainConfig {
   ModelConfig model;
   std::filesystem::path from, tokenizer;  // a checkpoint to go on from, or empty; the folder of tokenizer.json
   std::vector<DataConfig> data, evaluation;
-  int64_t length = 512;        // tokens of a row that are predicted
-  int64_t segments = 1;        // rows go on over so many batches, behind a memory
-  int64_t memory = 0;          // rows of that memory; only with segments > 1
-  int64_t micro_rows = 0;      // rows computed at once; 0: the whole batch
-  bool recompute = false;      // blocks run again on the way back: less memory, a third more work
-  double draft_weight = 0.3;   // of the draft layer's loss, where the model has one
-  double indexer_weight = 1;   // of the indexers' loss, where the model has them
+  int64_t length = 512;       // tokens of a row that are predicted
+  int64_t segments = 1;       // rows go on over so many batches, behind a memory
+  int64_t memory = 0;         // rows of that memory; only with segments > 1
+  int64_t micro_rows = 0;     // rows computed at once; 0: the whole batch
+  bool recompute = false;     // blocks run again on the way back: less memory, a third more work
+  double draft_weight = 0.3;  // of the draft layer's loss, where the model has one
+  double indexer_weight = 1;  // of the indexers' loss, where the model has them
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
   BalanceConfig balance;
@@ -66,5 +66,6 @@ struct TrainConfig {
 // Error: names the file, the key, what was expected and what was found; unknown keys too. Relative paths are beside the file, the output
 // where the program runs.
 TrainConfig read_train_config(const std::filesystem::path& file);
+std::vector<DataConfig> read_data_of(const std::filesystem::path& file);  // its [[data]] alone: what a tokenizer is learnt from
 
 }  // namespace hadal::train

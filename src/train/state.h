@@ -12,10 +12,10 @@
 namespace hadal::train {
 
 struct RunState {
-  int64_t step = 0;               // of the next step; also the number of its batch, but for batches that were left out
-  int64_t skipped = 0;            // batches left out behind a loss that leapt
-  std::vector<double> losses;     // the last ones
-  std::vector<Memory> memories;   // of each micro-batch; empty: the next batch begins texts
+  int64_t step = 0;              // of the next step; also the number of its batch, but for batches that were left out
+  int64_t skipped = 0;           // batches left out behind a loss that leapt
+  std::vector<double> losses;    // the last ones
+  std::vector<Memory> memories;  // of each micro-batch; empty: the next batch begins texts
 };
 
 // Tensors (weights, optimizer, moving averages) are written and read under their names; reading copies into those given.

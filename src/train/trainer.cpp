@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <fstream>
+#include <sstream>
 
 #include "core/error.h"
 #include "core/files.h"
@@ -29,6 +30,16 @@ int64_t resident_bytes() {
   int64_t all = 0, resident = 0;
   file >> all >> resident;
   return resident * 4096;
+}
+
+// Steps behind the state that a run goes on from will be taken again.
+void cut_log(const fs::path& file, int64_t last) {
+  if (!fs::exists(file)) return;
+  std::istringstream in(read_text(file));
+  write_atomically(file, [&](std::ostream& out) {
+    for (std::string line; std::getline(in, line);)
+      if (!(std::atoll(line.c_str()) > last)) out << line << '\n';
+  });
 }
 
 Params<Tensor> first_params(const TrainConfig& config) {
@@ -142,7 +153,9 @@ void Trainer::load(int64_t step) { state_ = load_state(state_folder(config_.outp
 
 void Trainer::resume() {
   const std::vector<int64_t> steps = saved_steps(config_.output);
-  if (!steps.empty()) load(steps.back());
+  if (steps.empty()) return;
+  load(steps.back());
+  if (ranks_.rank == 0) cut_log(config_.output / "log.csv", state_.step);
 }
 
 // Far above what the last steps were, or no number.
@@ -162,8 +175,8 @@ void Trainer::go_back(double loss) {
   furthest_ = std::max(furthest_, failed);
   const std::vector<int64_t> steps = saved_steps(config_.output);
   if (returns_ > most_returns || steps.empty())
-    throw Error("the loss at step {} is {}, after {} attempts with other data: a lower learning rate may help; the last state is {}", failed,
-                loss, most_returns, steps.empty() ? "none" : state_folder(config_.output, steps.back()).string());
+    throw Error("the loss at step {} is {}, after {} attempts with other data: a lower learning rate may help; the last state is {}",
+                failed, loss, most_returns, steps.empty() ? "none" : state_folder(config_.output, steps.back()).string());
   const int64_t skipped = state_.skipped;
   load(steps.back());
   // Whole texts are left out, so that memories and batches fit together.

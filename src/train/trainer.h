@@ -33,7 +33,7 @@ class Feed {  // rows of every batch out of several sources
  public:
   Feed(const std::vector<DataConfig>& data, const TrainConfig& config, const Encoder& encoder, const Ranks& ranks, const RunHooks& hooks);
   Examples read(int64_t batch, int64_t first_row, int64_t rows) const;
-  double counted(int64_t batch) const;                // weights of the whole batch together
+  double counted(int64_t batch) const;  // weights of the whole batch together
   bool starts_text(int64_t batch) const { return batch % segments_ == 0; }
   int64_t rows() const { return rows_; }
 

@@ -1,0 +1,24 @@
+// hadal-train: the commands that make models. `hadal train` and its like start this program.
+#include "cli/program.h"
+#include "cli/train/commands.h"
+
+namespace {
+
+constexpr const char* closing = R"(Examples:
+  hadal tokenizer examples/worlds.toml --vocab 2048 --output tokenizer      learns a vocabulary
+  hadal train examples/worlds.toml                                          makes a model
+  hadal train examples/worlds.toml --resume                                 goes on where a run was stopped or killed
+
+A run is one TOML file; docs/training.md explains its keys.
+Exit codes: 0 done, 1 failed, 2 the command line is wrong, 130 interrupted.)";
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  using namespace hadal;
+  return run_program({.name = "hadal",
+                      .what = "hadal-train makes models of the DeepSeek family: the commands of `hadal` that need libtorch.",
+                      .closing = closing,
+                      .commands = {add_train, add_tokenizer}},
+                     argc, argv);
+}
