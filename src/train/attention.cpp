@@ -36,6 +36,7 @@ Tensor visible(const LayerMask& mask, const Rows& rows) {
 
 Tensor attention(const Tensor& h, const Gqa<Tensor>& w, int64_t layer, const Rows& rows) {
   const ModelConfig& c = rows.pass.config;
+  const Path path = rows.pass.path;
   Tensor q = project(h, w.q), k = project(h, w.k), v = project(h, w.v);
   if (c.qkv_bias) {
     q = q + w.q_bias.to(q.scalar_type());
@@ -45,11 +46,11 @@ Tensor attention(const Tensor& h, const Gqa<Tensor>& w, int64_t layer, const Row
   q = by_head(q, c.heads);
   k = by_head(k, c.kv_heads);
   if (c.qk_norm) {
-    q = rms_norm(q, w.q_norm, c.norm_eps);
-    k = rms_norm(k, w.k_norm, c.norm_eps);
+    q = rms_norm(q, w.q_norm, c.norm_eps, path);
+    k = rms_norm(k, w.k_norm, c.norm_eps, path);
   }
-  const Memory::Layer all = with_past({rotate(k, rows.rope), by_head(v, c.kv_heads), {}}, layer, rows);
-  const Tensor heads = attend({rotate(q, rows.rope), all.keys, all.values, c.attention_scale, c.mask_of(layer)}, rows);
+  const Memory::Layer all = with_past({rotate(k, rows.rope, path), by_head(v, c.kv_heads), {}}, layer, rows);
+  const Tensor heads = attend({rotate(q, rows.rope, path), all.keys, all.values, c.attention_scale, c.mask_of(layer)}, rows);
   const Tensor out = project(heads.flatten(-2), w.o);
   return c.out_bias ? out + w.o_bias.to(out.scalar_type()) : out;
 }
@@ -66,12 +67,13 @@ struct IndexScores {
 IndexScores index_scores(const Tensor& q_latent, const Tensor& h, const Indexer<Tensor>& w, const Rows& rows, Memory::Layer& own,
                          const std::function<Memory::Layer()>& append) {
   const ModelConfig& c = rows.pass.config;
+  const Path path = rows.pass.path;
   Rope halves = rows.rope;  // here, unlike in the attention itself
   halves.pairs = false;
-  const Tensor q = rotate(by_head(project(q_latent.detach(), w.q_up), c.indexer.heads), halves);
+  const Tensor q = rotate(by_head(project(q_latent.detach(), w.q_up), c.indexer.heads), halves, path);
   const Tensor raw = project(h.detach(), w.key);
   const Tensor normed = at::layer_norm(raw.to(w.key_norm.scalar_type()), {c.indexer.dim}, w.key_norm, w.key_norm_bias, c.latent_norm_eps);
-  own.index_keys = rotate(normed.unsqueeze(2), halves).squeeze(2);
+  own.index_keys = rotate(normed.unsqueeze(2), halves, path).squeeze(2);
   const Tensor keys = append().index_keys;
   const Tensor weight = project(h.detach(), w.head_weights).to(keys.scalar_type()) / std::sqrt(double(c.indexer.heads * c.indexer.dim));
   const Tensor dots = torch::einsum("bthd,bsd->bths", {q.to(keys.scalar_type()), keys}).relu();
@@ -97,12 +99,13 @@ Tensor indexer_loss(const AttendArgs& args, const Tensor& scores, const Rows& ro
 
 Tensor attention(const Tensor& h, const Mla<Tensor>& w, int64_t layer, const Rows& rows) {
   const ModelConfig& c = rows.pass.config;
-  const Tensor q_latent = c.q_rank == 0 ? Tensor() : rms_norm(project(h, w.q_down), w.q_norm, c.latent_norm_eps);
+  const Path path = rows.pass.path;
+  const Tensor q_latent = c.q_rank == 0 ? Tensor() : rms_norm(project(h, w.q_down), w.q_norm, c.latent_norm_eps, path);
   const Tensor q = by_head(c.q_rank == 0 ? project(h, w.q) : project(q_latent, w.q_up), c.heads);
-  const Tensor turned_q = torch::cat({q.slice(-1, 0, c.nope_dim), rotate(q.slice(-1, c.nope_dim), rows.rope)}, -1);
+  const Tensor turned_q = torch::cat({q.slice(-1, 0, c.nope_dim), rotate(q.slice(-1, c.nope_dim), rows.rope, path)}, -1);
   const Tensor down = project(h, w.kv_down);
-  Memory::Layer own{rms_norm(down.slice(-1, 0, c.kv_rank), w.kv_norm, c.latent_norm_eps),
-                    rotate(down.slice(-1, c.kv_rank).unsqueeze(2), rows.rope).squeeze(2),
+  Memory::Layer own{rms_norm(down.slice(-1, 0, c.kv_rank), w.kv_norm, c.latent_norm_eps, path),
+                    rotate(down.slice(-1, c.kv_rank).unsqueeze(2), rows.rope, path).squeeze(2),
                     {}};
   IndexScores index;
   Memory::Layer all;

@@ -1,6 +1,7 @@
 // The feed-forward half of a block: one gated MLP, or routed experts beside a shared one.
 #include "train/torch.h"
 
+#include "train/ops.h"
 #include "train/parts.h"
 
 namespace hadal::train {
@@ -16,7 +17,10 @@ struct Attached : torch::autograd::Function<Attached> {
   }
 };
 
-Tensor gated(const Tensor& h, const Mlp<Tensor>& w) { return project(at::silu(project(h, w.gate)) * project(h, w.up), w.down); }
+Tensor gated(const Tensor& h, const Mlp<Tensor>& w, Path path) {
+  const Tensor gate = project(h, w.gate), up = project(h, w.up);
+  return project(path == Path::kernels ? ops::swiglu(gate, up) : at::silu(gate) * up, w.down);
+}
 
 // One expert after the other: the rows that chose it, weighed, added where they came from. rows [n, dim].
 Tensor routed(const Tensor& rows, const Routing& routing, const std::vector<Mlp<Tensor>>& experts) {
@@ -24,7 +28,7 @@ Tensor routed(const Tensor& rows, const Routing& routing, const std::vector<Mlp<
   for (size_t e = 0; e < experts.size(); ++e) {
     const std::vector<Tensor> at = torch::where(routing.expert == int64_t(e));
     if (at[0].numel() == 0) continue;
-    const Tensor y = gated(rows.index_select(0, at[0]), experts[e]).to(out.scalar_type());
+    const Tensor y = gated(rows.index_select(0, at[0]), experts[e], Path::algebra).to(out.scalar_type());
     out = out.index_add(0, at[0], y * routing.weight.index({at[0], at[1]}).unsqueeze(1));
   }
   return out.to(rows.scalar_type());
@@ -34,7 +38,7 @@ Tensor routed(const Tensor& rows, const Routing& routing, const std::vector<Mlp<
 
 Tensor attach(const Tensor& x, const Tensor& loss) { return Attached::apply(x, loss); }
 
-Tensor feed_forward(const Tensor& h, const Mlp<Tensor>& w, int64_t, const Rows&) { return gated(h, w); }
+Tensor feed_forward(const Tensor& h, const Mlp<Tensor>& w, int64_t, const Rows& rows) { return gated(h, w, rows.pass.path); }
 
 Tensor feed_forward(const Tensor& h, const Moe<Tensor>& w, int64_t layer, const Rows& rows) {
   const Tensor flat = h.flatten(0, 1), wide = flat.to(w.router.scalar_type());
@@ -42,8 +46,10 @@ Tensor feed_forward(const Tensor& h, const Moe<Tensor>& w, int64_t layer, const 
   if (rows.pass.trace.routings)
     rows.pass.trace.routings->push_back(
         {routing.logits.detach(), routing.scores.detach(), routing.expert.detach(), routing.weight.detach()});
-  Tensor out = routed(flat, routing, w.experts);
-  if (rows.pass.config.moe.shared > 0) out = out + gated(flat, w.shared);
+  const bool by_kernels = rows.pass.path == Path::kernels;
+  // The experts' matrices stay in the wide type: what the kernels read is packed from them anyway.
+  Tensor out = by_kernels ? ops::experts(flat.to(rows.products), routing, w.experts) : routed(flat, routing, w.experts);
+  if (rows.pass.config.moe.shared > 0) out = out + gated(flat, w.shared, rows.pass.path);
   if (rows.pass.balance) out = attach(out, rows.pass.balance(routing, layer));
   return out.view_as(h);
 }

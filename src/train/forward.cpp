@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "core/error.h"
+#include "train/ops.h"
 #include "train/parts.h"
 
 namespace hadal::train {
@@ -25,10 +26,10 @@ Rope rope_of(const ModelConfig& config, int64_t position, int64_t time) {
   return {cos, sin, config.rope.layout == RopeLayout::pairs};
 }
 
-Rows rows_of(const Pass& pass, int64_t time) {
+Rows rows_of(const Pass& pass, int64_t time, torch::ScalarType products) {
   const Memory* memory = pass.memory;
   const int64_t position = memory ? memory->position : 0;
-  Rows rows{pass, rope_of(pass.config, position, time), torch::arange(position, position + time), {}, {}};
+  Rows rows{pass, products, rope_of(pass.config, position, time), torch::arange(position, position + time), {}, {}};
   rows.key_position = rows.position;
   if (memory && !memory->positions.empty()) {
     rows.key_position = torch::cat({torch::tensor(memory->positions), rows.position});
@@ -51,8 +52,11 @@ void trim(Memory& memory, const Rows& rows) {
 
 Tensor run_block(const Tensor& x, const Block<Tensor>& block, int64_t layer, const Rows& rows) {
   const double eps = rows.pass.config.norm_eps;
-  const Tensor h = x + std::visit([&](const auto& w) { return attention(rms_norm(x, block.attn_norm, eps), w, layer, rows); }, block.attn);
-  return h + std::visit([&](const auto& w) { return feed_forward(rms_norm(h, block.ffn_norm, eps), w, layer, rows); }, block.ffn);
+  const Tensor h =
+      x +
+      std::visit([&](const auto& w) { return attention(rms_norm(x, block.attn_norm, eps, rows.pass.path), w, layer, rows); }, block.attn);
+  return h + std::visit([&](const auto& w) { return feed_forward(rms_norm(h, block.ffn_norm, eps, rows.pass.path), w, layer, rows); },
+                        block.ffn);
 }
 
 // Keeps only its input; the way back runs the block again. Parameters get their gradients from that second run.
@@ -90,12 +94,14 @@ Tensor run_recomputed(const Tensor& x, const Block<Tensor>& block, int64_t layer
 
 }  // namespace
 
-Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) {
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, Path path) {
+  if (path == Path::kernels) return ops::rms_norm(x, weight, eps);
   const Tensor wide = x.to(weight.scalar_type());
   return (wide * torch::rsqrt(wide.square().mean(-1, true) + eps) * weight).to(x.scalar_type());
 }
 
-Tensor rotate(const Tensor& x, const Rope& rope) {
+Tensor rotate(const Tensor& x, const Rope& rope, Path path) {
+  if (path == Path::kernels) return ops::rotate(x, rope.cos, rope.sin, rope.pairs);
   const int64_t width = 2 * rope.cos.size(1);
   const Tensor turned = x.slice(-1, 0, width).to(rope.cos.scalar_type()), rest = x.slice(-1, width);
   const Tensor cos = rope.cos.unsqueeze(1), sin = rope.sin.unsqueeze(1);  // the same for all heads
@@ -112,7 +118,7 @@ Tensor rotate(const Tensor& x, const Rope& rope) {
 
 Tensor forward(const Params<Tensor>& params, const Tensor& tokens, const Pass& pass) {
   CHECK(tokens.dim() == 2 && tokens.scalar_type() == torch::kLong);
-  const auto rows = std::make_shared<const Rows>(rows_of(pass, tokens.size(1)));
+  const auto rows = std::make_shared<const Rows>(rows_of(pass, tokens.size(1), params.embed.scalar_type()));
   if (pass.memory) pass.memory->layers.resize(size_t(pass.config.layers));
   const bool recompute = pass.recompute && torch::GradMode::is_enabled();
   Tensor x = at::embedding(params.embed, tokens).to(params.norm.scalar_type());
@@ -125,8 +131,10 @@ Tensor forward(const Params<Tensor>& params, const Tensor& tokens, const Pass& p
   return x;
 }
 
-Tensor logits_of(const Params<Tensor>& params, const Tensor& x, const ModelConfig& config) {
-  return project(rms_norm(x, params.norm, config.norm_eps), config.tied_head ? params.embed : params.head).to(params.norm.scalar_type());
+Tensor logits_of(const Params<Tensor>& params, const Tensor& x, const Pass& pass) {
+  const ModelConfig& config = pass.config;
+  return project(rms_norm(x, params.norm, config.norm_eps, pass.path), config.tied_head ? params.embed : params.head)
+      .to(params.norm.scalar_type());
 }
 
 Tensor draft_logits(const Params<Tensor>& params, const Tensor& x, const Tensor& tokens, const Pass& pass) {
@@ -135,14 +143,14 @@ Tensor draft_logits(const Params<Tensor>& params, const Tensor& x, const Tensor&
   const int64_t time = tokens.size(1) - 1;
   Pass alone = pass;
   alone.memory = nullptr;
-  const Rows rows = rows_of(alone, time);
+  const Rows rows = rows_of(alone, time, params.embed.scalar_type());
   const Tensor token = at::embedding(params.embed, tokens.slice(1, 1)).to(x.scalar_type());
-  const Tensor state = rms_norm(x.slice(1, 0, time), params.norm, config.norm_eps);
-  const Tensor joint =
-      torch::cat({rms_norm(token, draft.token_norm, config.norm_eps), rms_norm(state, draft.hidden_norm, config.norm_eps)}, -1);
+  const Tensor state = rms_norm(x.slice(1, 0, time), params.norm, config.norm_eps, pass.path);
+  const Tensor joint = torch::cat(
+      {rms_norm(token, draft.token_norm, config.norm_eps, pass.path), rms_norm(state, draft.hidden_norm, config.norm_eps, pass.path)}, -1);
   const Tensor y = run_block(project(joint, draft.joint).to(x.scalar_type()), draft.block, config.layers, rows);
   const Tensor head = config.tied_head ? params.embed : params.head;
-  return project(rms_norm(y, draft.norm, config.norm_eps), head).to(x.scalar_type());
+  return project(rms_norm(y, draft.norm, config.norm_eps, pass.path), head).to(x.scalar_type());
 }
 
 }  // namespace hadal::train

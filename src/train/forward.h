@@ -35,11 +35,11 @@ struct Trace {                               // what a caller wants to know besi
   std::vector<Tensor>* hidden = nullptr;     // the residual stream behind every layer [batch, time, dim]
 };
 
-enum class AttendBy { algebra, fused };  // the same result: scores spelt out, or without ever holding them
+enum class Path { algebra, kernels };  // the same result: spelt out in torch's operations, or by our own (ops.h)
 
 struct Pass {
   const ModelConfig& config;
-  AttendBy attend_by = AttendBy::fused;
+  Path path = Path::kernels;
   bool recompute = false;    // blocks keep only their input and run again on the way back
   Memory* memory = nullptr;  // read, and replaced by what this segment leaves; null: segments are alone
   // A loss of one layer's routing, already weighed; its gradient joins that of whatever loss is taken of the result. Empty: none.
@@ -51,7 +51,7 @@ struct Pass {
 // tokens: int64 [batch, time]. The residual stream is float32; products are in the type of the matrices (weights.h, cast).
 // Returns what leaves the last layer, before the final norm [batch, time, dim].
 Tensor forward(const Params<Tensor>& params, const Tensor& tokens, const Pass& pass);
-Tensor logits_of(const Params<Tensor>& params, const Tensor& x, const ModelConfig& config);  // behind the final norm [.., vocab], float32
+Tensor logits_of(const Params<Tensor>& params, const Tensor& x, const Pass& pass);  // behind the final norm [.., vocab], float32
 
 // The draft layer's logits for the token after the next (DeepSeek-V3, 2.2): x[:, :-1] joined with the embedding of tokens[:, 1:].
 Tensor draft_logits(const Params<Tensor>& params, const Tensor& x, const Tensor& tokens, const Pass& pass);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "train/ops.h"
 #include "train/parts.h"
 
 namespace hadal::train {
@@ -18,11 +19,9 @@ struct HeadLoss : torch::autograd::Function<HeadLoss> {
     Tensor dh = torch::empty_like(h), dw = torch::zeros(w.sizes(), weights.options());
     for (int64_t first = 0; first < h.size(0); first += chunk) {
       const int64_t end = std::min(h.size(0), first + chunk);
-      const Tensor rows = h.slice(0, first, end), weight = weights.slice(0, first, end).unsqueeze(1);
-      const Tensor target = targets.slice(0, first, end).unsqueeze(1);
-      const Tensor log_p = at::linear(rows, w).to(weights.scalar_type()).log_softmax(-1);
-      loss -= (log_p.gather(1, target) * weight).sum();
-      const Tensor dlogits = (log_p.exp().scatter_add_(1, target, torch::full_like(weight, -1.)) * weight).to(h.scalar_type());
+      const Tensor rows = h.slice(0, first, end), weight = weights.slice(0, first, end).contiguous();
+      Tensor dlogits = at::linear(rows, w);
+      loss += ops::token_loss(dlogits, targets.slice(0, first, end).contiguous(), weight).dot(weight);
       dh.slice(0, first, end).copy_(dlogits.matmul(w));
       dw += dlogits.t().matmul(rows);
     }
@@ -41,7 +40,7 @@ struct HeadLoss : torch::autograd::Function<HeadLoss> {
 Tensor next_token_loss(const Params<Tensor>& params, const Tensor& x, const Tensor& targets, const Tensor& weights,
                        const ModelConfig& config) {
   const Tensor& w = config.tied_head ? params.embed : params.head;
-  const Tensor h = rms_norm(x, params.norm, config.norm_eps).flatten(0, -2).to(w.scalar_type());
+  const Tensor h = rms_norm(x, params.norm, config.norm_eps, Path::kernels).flatten(0, -2).to(w.scalar_type());
   return HeadLoss::apply(h, w, targets.flatten(), weights.flatten());
 }
 

@@ -11,6 +11,7 @@ struct Rope {       // of each row's position
 
 struct Rows {  // where the rows of this pass stand, and what they belong to
   Pass pass;
+  torch::ScalarType products;  // type of the matrices
   Rope rope;
   Tensor position;                  // int64 [time]
   Tensor key_position;              // int64 [kept + time]: of the memory's rows, then of this pass's
@@ -18,8 +19,8 @@ struct Rows {  // where the rows of this pass stand, and what they belong to
 };
 
 inline Tensor project(const Tensor& x, const Tensor& w) { return at::linear(x.to(w.scalar_type()), w); }
-Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps);  // computed in float32, in the type of x
-Tensor rotate(const Tensor& x, const Rope& rope);                    // x [batch, time, heads, width]: its first 2 * pairs columns
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, Path path);  // computed in the type of the weight, in the type of x
+Tensor rotate(const Tensor& x, const Rope& rope, Path path);  // x [batch, time, heads, width]: its first 2 * pairs columns
 
 // h [batch, time, dim]
 Tensor attention(const Tensor& h, const Gqa<Tensor>& w, int64_t layer, const Rows& rows);

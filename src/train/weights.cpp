@@ -101,8 +101,9 @@ std::vector<Tensor> learnt(const ModelConfig& config, const Params<Tensor>& para
 }
 
 Params<Tensor> cast(const ModelConfig& config, const Params<Tensor>& params, torch::ScalarType type) {
-  return map(config, params, [&](const std::string&, Role role, const Tensor& t) {
-    return role == Role::matrix || role == Role::embedding ? t.to(type) : t;
+  return map(config, params, [&](const std::string& name, Role role, const Tensor& t) {
+    const bool product = role == Role::matrix || role == Role::embedding;
+    return product && name.find(".experts.") == std::string::npos ? t.to(type) : t;
   });
 }
 

@@ -27,8 +27,8 @@ Params<Tensor> load_params(const ModelConfig& config, const Checkpoint& checkpoi
 std::vector<NamedTensor> named(const ModelConfig& config, const Params<Tensor>& params);  // in checkpoint order, sharing the tensors
 std::vector<Tensor> learnt(const ModelConfig& config, const Params<Tensor>& params);      // those that ask for gradients
 
-// The parameters as the forward pass reads them: matrices in `type`, cast once for any number of passes; norms, biases and routers stay
-// float32. Gradients flow back to `params`.
+// The parameters as the forward pass reads them: matrices in `type`, cast once for any number of passes; norms, biases, routers and
+// routed experts, whose kernels pack them, stay float32. Gradients flow back to `params`.
 Params<Tensor> cast(const ModelConfig& config, const Params<Tensor>& params, torch::ScalarType type);
 // Detached copies.
 Params<Tensor> copy(const ModelConfig& config, const Params<Tensor>& params);

@@ -23,7 +23,7 @@ const std::map<std::string, std::set<std::string>>& layers() {
       {"eval", {"infer", "data", "model", "core"}},
       {"plan", {"infer", "model", "kernels", "core"}},
       {"serve", {"infer", "eval", "plan", "model", "core"}},
-      {"train", {"data", "model", "core"}},
+      {"train", {"data", "model", "kernels", "core"}},
       {"cli", {"serve", "train", "plan", "eval", "compress", "infer", "data", "model", "core"}},
       {"python", {"serve", "train", "plan", "eval", "compress", "infer", "data", "model", "core"}},
   };

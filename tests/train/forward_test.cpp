@@ -52,15 +52,15 @@ Case read_case(const std::string& name, bool draft = false) {
 
 double difference(const Tensor& a, const Tensor& b) { return (a - b).abs().max().item<double>(); }
 
-Tensor logits(const Case& c, const Pass& pass) { return logits_of(c.params, forward(c.params, c.ids, pass), c.config); }
+Tensor logits(const Case& c, const Pass& pass) { return logits_of(c.params, forward(c.params, c.ids, pass), pass); }
 
 class Parity : public testing::TestWithParam<std::string> {};
 
 TEST_P(Parity, LogitsEqualThePublishedImplementation) {
   const torch::NoGradGuard no_grad;
   const Case c = read_case(GetParam());
-  EXPECT_LE(difference(logits(c, {.config = c.config, .attend_by = AttendBy::algebra}), c.logits), c.tolerance);
-  EXPECT_LE(difference(logits(c, {.config = c.config}), c.logits), c.tolerance) << "fused";
+  EXPECT_LE(difference(logits(c, {.config = c.config, .path = Path::algebra}), c.logits), c.tolerance);
+  EXPECT_LE(difference(logits(c, {.config = c.config}), c.logits), c.tolerance) << "by kernels";
 }
 
 TEST_P(Parity, EveryParameterGetsAGradient) {

@@ -35,7 +35,7 @@ TEST(NextTokenLoss, EqualsCrossEntropyAndItsGradient) {
     const Tensor x = torch::randn({3, 7, 16}).requires_grad_();
     Tensor loss;
     if (plain) {
-      const Tensor log_p = logits_of(params, x, config).log_softmax(-1);
+      const Tensor log_p = logits_of(params, x, {.config = config, .path = Path::algebra}).log_softmax(-1);
       loss = -(log_p.gather(-1, targets.unsqueeze(-1)).squeeze(-1) * weights).sum();
     } else {
       loss = next_token_loss(params, x, targets, weights, config);

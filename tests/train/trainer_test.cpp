@@ -93,7 +93,7 @@ TEST_F(TrainerTest, LearnsAndItsModelRunsInTheEngine) {
   const Mat<float> engine = forward(model, {ids, {&segment, 1}, {&last, 1}}, kv, scratch);
   const torch::NoGradGuard no_grad;
   const Tensor tokens = torch::tensor(std::vector<int64_t>(ids.begin(), ids.end())).unsqueeze(0);
-  const Tensor ours = logits_of(trainer.params(), forward(trainer.params(), tokens, {.config = c.model}), c.model)[0][last];
+  const Tensor ours = logits_of(trainer.params(), forward(trainer.params(), tokens, {.config = c.model}), {.config = c.model})[0][last];
   for (int64_t i = 0; i < ours.numel(); ++i) EXPECT_NEAR(engine.row(0)[i], ours[i].item<float>(), 2e-4);
 
   draw_curves(c.output / "log.csv", c.output / "curves.svg");

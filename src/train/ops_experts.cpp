@@ -1,0 +1,192 @@
+// Routed experts as products of rows sorted by expert.
+#include <type_traits>
+
+#include "train/ops.h"
+#include "train/ops_common.h"
+
+namespace hadal::train::ops {
+namespace {
+
+struct Sorted {  // choices by expert: choice i is row[i]'s, place[row * active + slot] is where that choice stands
+  std::vector<int64_t> offset, row, place;
+  int64_t choices() const { return int64_t(row.size()); }
+};
+
+Sorted sort_by_expert(const Tensor& expert, int64_t experts) {
+  const Tensor dense = expert.contiguous();
+  const int64_t* chosen = dense.data_ptr<int64_t>();
+  const int64_t all = dense.numel(), active = dense.size(1);
+  Sorted s;
+  s.offset.assign(size_t(experts + 1), 0);
+  for (int64_t i = 0; i < all; ++i) ++s.offset[size_t(chosen[i] + 1)];
+  for (int64_t e = 0; e < experts; ++e) s.offset[size_t(e + 1)] += s.offset[size_t(e)];
+  s.row.resize(size_t(all));
+  s.place.resize(size_t(all));
+  std::vector<int64_t> next(s.offset.begin(), s.offset.end() - 1);
+  for (int64_t i = 0; i < all; ++i) {
+    const int64_t at = next[size_t(chosen[i])]++;
+    s.row[size_t(at)] = i / active;
+    s.place[size_t(i)] = at;
+  }
+  return s;
+}
+
+// bf16 numbers as torch's type, which converts by itself.
+template <class T>
+using Number = std::conditional_t<sizeof(T) == 2, at::BFloat16, T>;
+
+// Matrices of the experts, ready for c = a w^T (or a w when `transposed`): w is [n, k].
+template <class T>
+Tensor pack(at::TensorList w, const Tensor& like, bool transposed) {
+  const int64_t n = w[0].size(transposed ? 1 : 0), k = w[0].size(transposed ? 0 : 1), each = packed_elements<T>(n, k);
+  const Tensor packed = torch::empty({int64_t(w.size()), each}, like.options());
+  run_tasks(int64_t(w.size()), 0, [&](int64_t e, void*) {
+    training_kernels().of<T>().pack({.out = data<T>(packed) + e * each,
+                                     .w = data<Wide<T>>(w[size_t(e)]),
+                                     .n = n,
+                                     .k = k,
+                                     .k_step = transposed ? n : 1,
+                                     .n_step = transposed ? 1 : k});
+  });
+  return packed;
+}
+
+// a [rows, k] times every expert's matrix for its choices; gathered: choice i reads row row[i] of a.
+template <class T>
+Tensor product(const Tensor& a, at::TensorList w, const Sorted& s, bool transposed, bool gathered) {
+  const int64_t n = w[0].size(transposed ? 1 : 0), k = a.size(1);
+  const Tensor packed = pack<T>(w, a, transposed), c = torch::empty({s.choices(), n}, a.options());
+  const GroupedArgs<T> args{.c = data<T>(c),
+                            .a = data<T>(a),
+                            .w = data<T>(packed),
+                            .offset = s.offset.data(),
+                            .groups = int64_t(w.size()),
+                            .n = n,
+                            .k = k,
+                            .lda = k,
+                            .ldc = n,
+                            .row = gathered ? s.row.data() : nullptr};
+  const auto& kernels = training_kernels().of<T>();
+  run_tasks(args.tasks(), kernels.grouped_scratch(args), [&](int64_t task, void* scratch) { kernels.grouped(args, task, scratch); });
+  return c;
+}
+
+// Of every expert sum over its choices of a[i]^T b[i]: [experts, m, n], in the wide type.
+template <class T>
+Tensor outer(const Tensor& a, const Tensor& b, const Sorted& s, bool gathered) {
+  const int64_t groups = int64_t(s.offset.size()) - 1, m = a.size(1), n = b.size(1);
+  const Tensor c = torch::empty({groups, m, n}, a.options().dtype(wide_type(a)));
+  const GroupedOuterArgs<T> args{.c = data<Wide<T>>(c),
+                                 .a = data<T>(a),
+                                 .b = data<T>(b),
+                                 .offset = s.offset.data(),
+                                 .groups = groups,
+                                 .m = m,
+                                 .n = n,
+                                 .lda = m,
+                                 .ldb = n,
+                                 .row = gathered ? s.row.data() : nullptr};
+  const auto& kernels = training_kernels().of<T>();
+  run_tasks(groups, kernels.grouped_outer_scratch(args), [&](int64_t task, void* scratch) { kernels.grouped_outer(args, task, scratch); });
+  return c;
+}
+
+// out[row] = sum over slots of weight[row, slot] * y[its place], in this order; weight null: 1.
+template <class T>
+Tensor gather_choices(const Tensor& y, const Wide<T>* weight, const Sorted& s, int64_t rows) {
+  const int64_t dim = y.size(1), active = rows == 0 ? 0 : s.choices() / rows;
+  const Tensor out = torch::empty({rows, dim}, y.options());
+  run_rows(rows, [&](int64_t first, int64_t last) {
+    std::vector<Wide<T>> sum(static_cast<size_t>(dim));
+    for (int64_t r = first; r < last; ++r) {
+      std::fill(sum.begin(), sum.end(), Wide<T>(0));
+      for (int64_t slot = r * active; slot < (r + 1) * active; ++slot) {
+        const auto* from = reinterpret_cast<const Number<T>*>(data<T>(y)) + s.place[size_t(slot)] * dim;
+        const Wide<T> w = weight ? weight[slot] : Wide<T>(1);
+        for (int64_t i = 0; i < dim; ++i) sum[size_t(i)] += w * Wide<T>(from[i]);
+      }
+      auto* to = reinterpret_cast<Number<T>*>(data<T>(out)) + r * dim;
+      for (int64_t i = 0; i < dim; ++i) to[i] = Number<T>(sum[size_t(i)]);
+    }
+  });
+  return out;
+}
+
+// to[place] = weight[row, slot] * x[row]
+template <class T>
+Tensor spread_choices(const Tensor& x, const Wide<T>* weight, const Sorted& s) {
+  const int64_t dim = x.size(1), rows = x.size(0), active = rows == 0 ? 0 : s.choices() / rows;
+  const Tensor out = torch::empty({s.choices(), dim}, x.options());
+  run_rows(s.choices(), [&](int64_t first, int64_t last) {
+    for (int64_t slot = first; slot < last; ++slot) {
+      const auto* from = reinterpret_cast<const Number<T>*>(data<T>(x)) + slot / active * dim;
+      auto* to = reinterpret_cast<Number<T>*>(data<T>(out)) + s.place[size_t(slot)] * dim;
+      for (int64_t i = 0; i < dim; ++i) to[i] = Number<T>(weight[slot] * Wide<T>(from[i]));
+    }
+  });
+  return out;
+}
+
+template <class T>
+void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dh, const Tensor& dgate, const Tensor& dup) {
+  const int64_t n = gate.size(1);
+  const SwigluGradArgs<T> args{data<T>(dgate), data<T>(dup), data<T>(gate), data<T>(up), data<T>(dh), n, n, n, n};
+  run_rows(gate.size(0), [&](int64_t first, int64_t last) { training_kernels().of<T>().swiglu_backward(args, first, last); });
+}
+
+struct Experts : torch::autograd::Function<Experts> {
+  static Tensor forward(Context* context, const Tensor& rows_, const Tensor& weight_, const Tensor& expert, at::TensorList gate,
+                        at::TensorList up, at::TensorList down) {
+    const Tensor rows = rows_.contiguous(), weight = weight_.contiguous();
+    const Sorted s = sort_by_expert(expert, int64_t(gate.size()));
+    return with_type(rows, [&](auto zero) {
+      using T = decltype(zero);
+      const Tensor g = product<T>(rows, gate, s, false, true), u = product<T>(rows, up, s, false, true);
+      const Tensor y = product<T>(ops::swiglu(g, u), down, s, false, false);
+      Tensors saved{rows, weight, expert, g, u};
+      for (const at::TensorList list : {gate, up, down}) saved.insert(saved.end(), list.begin(), list.end());
+      context->save_for_backward(saved);
+      return gather_choices<T>(y, data<Wide<T>>(weight), s, rows.size(0));
+    });
+  }
+
+  static Tensors backward(Context* context, Tensors gradients) {
+    const Tensors saved = context->get_saved_variables();
+    const size_t count = (saved.size() - 5) / 3;
+    const Tensor rows = saved[0], weight = saved[1], g = saved[3], u = saved[4], dout = gradients[0].contiguous();
+    const at::TensorList all(saved), gate = all.slice(5, count), up = all.slice(5 + count, count), down = all.slice(5 + 2 * count, count);
+    const Sorted s = sort_by_expert(saved[2], int64_t(count));
+    Tensors result(3);
+    with_type(rows, [&](auto zero) {
+      using T = decltype(zero);
+      const Tensor h = ops::swiglu(g, u), whole = product<T>(dout, down, s, true, true);  // down^T dout: of y, but for its weight
+      // y . dout = h . (down^T dout), so y itself is not needed.
+      const Tensor of_choice = (whole.to(wide_type(rows)) * h.to(wide_type(rows))).sum(1);
+      const Tensor place = torch::from_blob(const_cast<int64_t*>(s.place.data()), {s.choices()}, torch::kLong);
+      result[1] = of_choice.index_select(0, place).view_as(weight);
+      const Tensor weight_of_choice = torch::empty({s.choices(), 1}, weight.options()).index_copy_(0, place, weight.view({-1, 1}));
+      const Tensor dh = (whole * weight_of_choice.to(whole.scalar_type())), dg = torch::empty_like(g), du = torch::empty_like(u);
+      swiglu_backward<T>(g, u, dh, dg, du);
+      const Tensor dx = product<T>(dg, gate, s, true, false).add_(product<T>(du, up, s, true, false));
+      result[0] = gather_choices<T>(dx, nullptr, s, rows.size(0));
+      const Tensor dy = spread_choices<T>(dout, data<Wide<T>>(weight), s);
+      for (const Tensor& d : {outer<T>(dg, rows, s, true), outer<T>(du, rows, s, true), outer<T>(dy, h, s, false)})
+        for (const Tensor& each : d.unbind(0)) result.push_back(each);
+    });
+    return result;
+  }
+};
+
+}  // namespace
+
+Tensor experts(const Tensor& rows, const Routing& routing, const std::vector<Mlp<Tensor>>& experts) {
+  Tensors gate, up, down;
+  for (const Mlp<Tensor>& e : experts) {
+    gate.push_back(e.gate);
+    up.push_back(e.up);
+    down.push_back(e.down);
+  }
+  return Experts::apply(rows, routing.weight, routing.expert, at::TensorList(gate), at::TensorList(up), at::TensorList(down));
+}
+
+}  // namespace hadal::train::ops
