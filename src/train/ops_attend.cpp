@@ -1,3 +1,4 @@
+// Attention without ever holding its scores.
 #include "train/ops.h"
 #include "train/ops_common.h"
 
