@@ -35,7 +35,8 @@ ShardHeader check_shard(std::span<const std::byte> bytes, const std::string& whe
   std::memcpy(&header, bytes.data(), sizeof header);
   if (std::string_view(header.magic, magic.size()) != magic) throw Error("{}: it is no shard of tokens", where);
   if (header.header != hash_of_header(header)) throw Error("{}: the header is damaged", where);
-  const bool possible = (header.token_bytes == 2 || header.token_bytes == 4) && header.tokens <= uint64_t(1) << 48 && header.vocab <= 1u << 31;
+  const bool possible =
+      (header.token_bytes == 2 || header.token_bytes == 4) && header.tokens <= uint64_t(1) << 48 && header.vocab <= 1u << 31;
   if (!possible) throw Error("{}: impossible values in the header", where);
   const uint64_t expected = sizeof header + header.tokens * header.token_bytes + (header.tokens + 7) / 8;
   if (bytes.size() != expected) throw Error("{}: {} bytes, expected {} for {} tokens", where, bytes.size(), expected, header.tokens);

@@ -92,9 +92,12 @@ const Kernels& kernels() {
   return chosen;
 }
 
-TrainingTable training_kernels_for(Isa) {
+TrainingTable training_kernels_for(Isa isa) {
   TrainingTable t{};
   fill_scalar_training(t);
+  if (isa >= Isa::avx2) fill_avx2_training(t);
+  if (isa >= Isa::avx512) fill_avx512_training(t);
+  if (isa >= Isa::vnni && __builtin_cpu_supports("avx512bf16")) fill_bf16_training(t);
   return t;
 }
 

@@ -84,6 +84,7 @@ struct TrainingKernels {
   void (*swiglu)(const SwigluArgs<T>&, int64_t first, int64_t last);
   void (*swiglu_backward)(const SwigluGradArgs<T>&, int64_t first, int64_t last);
   void (*rope)(const RopeArgs<T>&, int64_t first, int64_t last);
+  int64_t (*product_peak)(int64_t rounds);  // chains of what the products are made of, in registers; floating-point operations done
 };
 
 struct TrainingTable {
@@ -101,5 +102,8 @@ TrainingTable training_kernels_for(Isa isa);
 const TrainingTable& training_kernels();  // training_kernels_for(chosen_isa()), made once
 
 void fill_scalar_training(TrainingTable& t);
+void fill_avx2_training(TrainingTable& t);
+void fill_avx512_training(TrainingTable& t);
+void fill_bf16_training(TrainingTable& t);
 
 }  // namespace hadal

@@ -60,7 +60,7 @@ constexpr int64_t packed_elements(int64_t n, int64_t k) {
   return packed_columns(n) * (sizeof(T) == 2 ? (k + 1) / 2 * 2 : k);
 }
 template <class T>
-struct PackArgs {  // one matrix; element (k, n) is read from w[k * k_step + n * n_step]
+struct PackArgs {  // one matrix; element (k, n) is read from w[k * k_step + n * n_step], one of the steps being 1
   T* out;          // packed_elements(n, k)
   const Wide<T>* w;
   int64_t n, k, k_step, n_step;
@@ -92,6 +92,7 @@ struct GroupedOuterArgs {
   const int64_t* offset;
   int64_t groups, m, n, lda, ldb;
   const int64_t* row = nullptr;  // as in GroupedArgs, of b
+  int64_t tasks() const { return groups; }
 };
 
 }  // namespace hadal

@@ -34,11 +34,12 @@ std::vector<To> converted(const std::vector<From>& from) {
   return to;
 }
 
-// The largest error, as a share of the largest value of `want`; infinite when one of them is not finite or the numbers of values differ.
+// The largest error, as a share of the largest value of `want` or of `least`; infinite when one of them is not finite or the numbers of
+// values differ.
 template <class T, class W>
-double error_of(const std::vector<T>& got, const std::vector<W>& want) {
+double error_of(const std::vector<T>& got, const std::vector<W>& want, double least = 1e-30) {
   if (got.size() != want.size()) return INFINITY;
-  double most = 1e-30, error = 0;
+  double most = least, error = 0;
   for (size_t i = 0; i < got.size(); ++i) {
     if (std::isinf(value_of(want[i])) && value_of(got[i]) == value_of(want[i])) continue;
     if (!std::isfinite(value_of(got[i])) || !std::isfinite(value_of(want[i]))) return INFINITY;

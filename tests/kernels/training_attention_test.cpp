@@ -157,7 +157,7 @@ TEST(TrainingAttention, GradientsAreFiniteDifferences) {
 class TrainingAttentionOn : public TrainingLevel {
  protected:
   template <class T>
-  void compare(const Shape& s) {
+  void compare(const Shape& s) {  // one key: the gradients of q and k are 0
     Problem<T> p(s);
     Problem<double> want(p);
     p.forward(table.of<T>());
@@ -166,8 +166,8 @@ class TrainingAttentionOn : public TrainingLevel {
     EXPECT_LE(error_of(p.lse, want.lse), tolerance<T> / 4) << s;
     p.backward(table.of<T>());
     want.backward(reference.f64);
-    EXPECT_LE(error_of(p.dq, want.dq), 2 * tolerance<T>) << s << ": dq";
-    EXPECT_LE(error_of(p.dk, want.dk), 2 * tolerance<T>) << s << ": dk";
+    EXPECT_LE(error_of(p.dq, want.dq, 0.5), 2 * tolerance<T>) << s << ": dq";
+    EXPECT_LE(error_of(p.dk, want.dk, 0.5), 2 * tolerance<T>) << s << ": dk";
     EXPECT_LE(error_of(p.dv, want.dv), 2 * tolerance<T>) << s << ": dv";
   }
   void compare_all(const Shape& s) {

@@ -4,11 +4,6 @@
 // The first tile of N rows of b also fetches the next N, in the order of their addresses, the order that memory likes best.
 // Bytes per flop: sizeof(b) / 2M from memory, (4M + sizeof(b) N) / 2MN from the caches.
 
-// x[0] + x[2] and x[1] + x[3], then those two.
-INLINE float total(const Vec (&sum)[parts]) {
-  const __m128 four = four_of(sum), two = _mm_add_ps(four, _mm_movehl_ps(four, four));
-  return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
-}
 INLINE __m128 totals(const Vec (&sums)[4][parts]) {
   __m128 a = four_of(sums[0]), b = four_of(sums[1]), c = four_of(sums[2]), d = four_of(sums[3]);
   _MM_TRANSPOSE4_PS(a, b, c, d);
