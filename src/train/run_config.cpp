@@ -110,7 +110,8 @@ DataConfig read_data(Table& t, const fs::path& file) {
   source.kind = t.text("kind", "");
   if (source.kind.empty()) t.fail("kind", "a kind of source", "none");
   source.split = t.text("split", source.split);
-  if (const std::string path = t.text("path", ""); !path.empty()) source.path = beside(file, path);
+  if (const std::string path = t.text("path", ""); !path.empty())
+    source.path = source.kind == "corpus" ? fs::path(path) : beside(file, path);
   source.seed = uint64_t(t.count("seed", 0, 0));
   source.languages = t.texts("languages");
   source.types = t.texts("types");
