@@ -2,6 +2,7 @@
 
 #include "core/error.h"
 #include "data/files.h"
+#include "data/recall.h"
 #include "data/world_qa.h"
 
 namespace hadal {
@@ -14,6 +15,7 @@ const std::vector<SourceKind>& source_kinds() {
       {"jsonl", "a JSON object a line: text, or question and answer", open_jsonl},
       {"world_qa", "made questions about documents, in English and Chinese; splits by what training has not seen", open_world_qa},
       {"world_text", "made documents and stories of the same worlds, without questions", open_world_text},
+      {"recall", "something told many tokens ago: one type, \"LETTERS DISTANCE\"", open_recall},
   };
   return kinds;
 }
