@@ -1,5 +1,6 @@
 """What bench/soak.py and bench/streams.py share: a server under load, and HTTP/1.1 as a client speaks it, on bare sockets."""
 
+import argparse
 import asyncio
 import json
 import os
@@ -7,6 +8,7 @@ import pathlib
 import re
 import signal
 import subprocess
+import sys
 import urllib.request
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -85,3 +87,14 @@ class Client:
         if self.writer is not None:
             self.writer.transport.abort()
         self.reader = self.writer = None
+
+
+def main(description, run, failed, **numbers):
+    """A script's command line: the model, and --NAME for each number. Prints what `run` found; the exit says whether it `failed`."""
+    parser = argparse.ArgumentParser(description=description.split("\n", 1)[0])
+    parser.add_argument("model")
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
+    found = run(**vars(parser.parse_args()))
+    print(json.dumps(found, indent=1))
+    sys.exit(bool(found[failed]))

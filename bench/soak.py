@@ -4,14 +4,11 @@ bench/soak.py MODEL --requests 100000 --clients 32
 Prints one JSON object; its `problems` are empty when all is well, and the exit status says the same.
 """
 
-import argparse
 import asyncio
-import json
 import random
-import sys
 import time
 
-from load import Client, Server
+from load import Client, Server, main
 
 WORDS = "the river runs past seven old mills before it meets the sea".split()
 
@@ -140,11 +137,4 @@ def soak(model, requests, clients, options=(), growth=0.01, slack=0):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("model")
-    parser.add_argument("--requests", type=int, default=100_000)
-    parser.add_argument("--clients", type=int, default=32)
-    chosen = parser.parse_args()
-    found = soak(chosen.model, chosen.requests, chosen.clients)
-    print(json.dumps(found, indent=1))
-    sys.exit(bool(found["problems"]))
+    main(__doc__, soak, "problems", requests=100_000, clients=32)

@@ -5,14 +5,11 @@ The streams are opened while the server is busy with another reply, so that they
 Then all are read to their end. Prints one JSON object.
 """
 
-import argparse
 import asyncio
-import json
 import resource
-import sys
 import time
 
-from load import Client, Server
+from load import Client, Server, main
 
 
 async def measure(server, streams, tokens):
@@ -60,11 +57,4 @@ def run(model, streams, tokens, options=()):
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("model")
-    parser.add_argument("--streams", type=int, default=1000)
-    parser.add_argument("--tokens", type=int, default=20)
-    chosen = parser.parse_args()
-    found = run(chosen.model, chosen.streams, chosen.tokens)
-    print(json.dumps(found, indent=1))
-    sys.exit(found["dropped"] != 0)
+    main(__doc__, run, "dropped", streams=1000, tokens=20)

@@ -2,10 +2,13 @@
 
 import importlib
 import importlib.util
+import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +20,7 @@ GOLDEN = ROOT / "tests" / "golden"
 sys.path.insert(0, str(GOLDEN))
 from cases import CASES  # noqa: E402
 
+TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"
 LEVELS = ("scalar", "avx2", "avx512", "vnni", "amx")
 
 
@@ -50,6 +54,26 @@ def read_golden(folder):
     return Golden(folder.name, folder, load_file(folder / "golden.safetensors"))
 
 
+def copy_of(folder, model, template=None, **config):
+    """The model in a folder of its own, with a chat template and other values in its config.json."""
+    shutil.copytree(model, folder)
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | config))
+    if template is not None:
+        path = folder / "tokenizer_config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"chat_template": template}))
+    return folder
+
+
+def wait_until(what):
+    """False: ten seconds have passed."""
+    for _ in range(200):
+        if what():
+            return True
+        time.sleep(0.05)
+    return False
+
+
 class Hadal:
     def __init__(self, program):
         self.program = program
@@ -59,6 +83,10 @@ class Hadal:
         done = subprocess.run([self.program, *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=120)
         assert done.returncode == expect, f"{' '.join(map(str, arguments))[:200]}\n{done.stderr}"
         return done
+
+    def fails(self, code, message, *arguments, **options):
+        stderr = self.run(*arguments, expect=code, **options).stderr
+        assert stderr.startswith("hadal: error: ") and message in stderr, stderr
 
     def logits(self, model, ids, folder, *options, isa=None):
         out = folder / "logits.npy"
@@ -72,6 +100,25 @@ def hadal():
     if not program.exists():
         pytest.fail(f"no program to test: {program} (script/build makes it; the environment variable HADAL names another)")
     return Hadal(program)
+
+
+@pytest.fixture(scope="module")
+def llama():
+    return read_golden(GOLDEN / "llama")
+
+
+@pytest.fixture
+def chatty(llama, tmp_path):
+    return copy_of(tmp_path / "chatty", llama.model, TEMPLATE, max_position_embeddings=65536)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A cache of models and a terminal that are nobody's."""
+    monkeypatch.setenv("HADAL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return tmp_path / "cache"
 
 
 def machine_has(level):

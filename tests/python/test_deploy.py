@@ -14,8 +14,7 @@ import time
 
 import pytest
 import yaml
-from conftest import GOLDEN, ROOT, read_golden
-from test_cli import TEMPLATE, copy_of
+from conftest import GOLDEN, ROOT, TEMPLATE, copy_of, read_golden, wait_until
 
 DEPLOY = ROOT / "deploy"
 ENDLESS = {"prompt": "x", "temperature": 0, "logit_bias": {"65": 100, "299": -100}, "stream": True}
@@ -61,14 +60,6 @@ def free_port():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return s.getsockname()[1]
-
-
-def wait_until(what):
-    for _ in range(400):
-        if what():
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def answers(port, path):

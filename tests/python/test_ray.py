@@ -10,8 +10,7 @@ import sys
 import time
 
 import pytest
-from conftest import GOLDEN, read_golden
-from test_cli import TEMPLATE, copy_of
+from conftest import GOLDEN, TEMPLATE, copy_of, read_golden
 
 ray = pytest.importorskip("ray", reason="Ray is not installed (requirements-ray.txt)")
 pytestmark = pytest.mark.filterwarnings("ignore")

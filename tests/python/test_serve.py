@@ -14,8 +14,7 @@ import urllib.error
 import urllib.request
 
 import pytest
-from conftest import GOLDEN, read_golden
-from test_cli import TEMPLATE, copy_of
+from conftest import GOLDEN, TEMPLATE, copy_of, read_golden, wait_until
 
 openai = pytest.importorskip("openai")
 
@@ -226,14 +225,6 @@ def requests_of(server):
     return server.call("/ready")[1]["requests"]
 
 
-def wait_until(what):
-    for _ in range(200):
-        if what():
-            return True
-        time.sleep(0.05)
-    return False
-
-
 ENDLESS = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 4000, "logit_bias": NEVER_END | ALWAYS_A}
 
 
@@ -324,7 +315,7 @@ def test_a_crowd_leaves_nothing_behind(hadal, model):
     counted = metrics_of(server)
     assert counted['hadal_http_answers_total{status="400"}'] == 3 * 200
     assert 0 < counted['hadal_http_answers_total{status="499"}'] <= 3 * 200  # a reply may end before its client leaves
-    assert counted["hadal_request_seconds_count"] == 3 * 600
+    assert 3 * 500 <= counted["hadal_request_seconds_count"] <= 3 * 600, "who leaves at once may not have been read"
     assert server.end() == 0
 
 

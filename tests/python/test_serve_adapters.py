@@ -7,8 +7,7 @@ import threading
 
 import adapters
 import pytest
-from conftest import GOLDEN, read_golden
-from test_cli import TEMPLATE, copy_of
+from conftest import GOLDEN, TEMPLATE, copy_of, read_golden
 from test_serve import NEVER_END, Server
 
 openai = pytest.importorskip("openai")

@@ -12,10 +12,9 @@ import urllib.error
 import urllib.request
 
 import pytest
-from conftest import GOLDEN, ROOT, read_golden
-from test_cli import TEMPLATE, copy_of
+from conftest import GOLDEN, ROOT, TEMPLATE, copy_of, read_golden, wait_until
 from test_serve import ENDLESS as LONG
-from test_serve import Server, metrics_of, raw_request, requests_of, wait_until
+from test_serve import Server, metrics_of, raw_request, requests_of
 
 openai = pytest.importorskip("openai")
 

@@ -5,8 +5,7 @@ import json
 import signal
 
 import pytest
-from conftest import GOLDEN, read_golden
-from test_cli import TEMPLATE, copy_of
+from conftest import GOLDEN, TEMPLATE, copy_of, read_golden
 from test_serve import Server
 
 BEGINNING = "the thing has a name and the name is of the kind that HADAL likes " * 40

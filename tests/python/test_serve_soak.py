@@ -3,8 +3,7 @@
 import sys
 
 import pytest
-from conftest import GOLDEN, ROOT, read_golden
-from test_cli import TEMPLATE, copy_of
+from conftest import GOLDEN, ROOT, TEMPLATE, copy_of, read_golden
 
 sys.path.insert(0, str(ROOT / "bench"))
 import soak  # noqa: E402

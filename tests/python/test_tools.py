@@ -3,8 +3,7 @@
 import json
 
 import pytest
-from conftest import GOLDEN, read_golden
-from test_cli import TEMPLATE, copy_of
+from conftest import GOLDEN, TEMPLATE, copy_of, read_golden
 from test_serve import Server
 
 openai = pytest.importorskip("openai")
