@@ -109,6 +109,7 @@ ChatTemplate ChatTemplate::built_in(const std::string& family) {
 
 std::string ChatTemplate::render(std::span<const Message> messages, const RenderOptions& options) const {
   Bounds bounds;
+  if (options.shield) bounds.shield = [&](const std::string& text) { return options.shield(text, "tool"); };
   std::vector<std::pair<std::string, Value>> variables;
   try {
     variables = variables_of(bounds, messages, options);

@@ -276,7 +276,7 @@ Value tojson_filter(Bounds& bounds, const Value& of, const Arguments& a) {
 Value fromjson_filter(Bounds& bounds, const Value& of, const Arguments& a) {
   a.check("fromjson", 0);
   if (!of.text()) return of;
-  return read_json(bounds, *of.text(), "fromjson: the text");
+  return read_json(bounds, *of.text(), "fromjson: the text", bounds.shield);
 }
 
 struct Entry {

@@ -15,9 +15,10 @@ using Integer = __int128;  // every integer of a JSON text fits; what leaves it 
 
 // A hostile template must end soon and small: each value that is made and each node that runs is paid for.
 struct Bounds {
-  int64_t steps = 20'000'000;               // a few seconds at most
-  int64_t bytes = int64_t(1) << 30;         // made in all, not alive at once
-  int64_t value_bytes = int64_t(64) << 20;  // of one text or list, and of the output
+  int64_t steps = 20'000'000;                                  // a few seconds at most
+  int64_t bytes = int64_t(1) << 30;                            // made in all, not alive at once
+  int64_t value_bytes = int64_t(64) << 20;                     // of one text or list, and of the output
+  std::function<std::string(const std::string&)> shield = {};  // of what a text turns out to say when it is decoded; empty: as it is
   void step(int64_t count = 1);
   void make(size_t size);  // one value of `size` bytes
 };
