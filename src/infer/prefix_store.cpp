@@ -71,7 +71,6 @@ PrefixStore::PrefixStore(fs::path folder, std::string_view identity, int64_t mos
   fs::create_directories(folder_, problem);
   if (problem) throw Error("cannot make the folder {}: {}", folder_.string(), problem.message());
   fs::permissions(folder_, fs::perms::owner_all, problem);  // what people have asked stands in it
-  for (const fs::directory_entry& file : files_in(folder_)) bytes_ += int64_t(file.file_size(problem));
   keep_below(most_bytes_);
 }
 
@@ -101,7 +100,6 @@ void PrefixStore::save(const PrefixKey& key, const std::vector<std::span<std::by
       out.write(reinterpret_cast<const char*>(&head), sizeof head);
       for (const std::span<std::byte> part : memory) out.write(reinterpret_cast<const char*>(part.data()), std::streamsize(part.size()));
     });
-    bytes_ += bytes;
   } catch (const Error&) {
   }
 }
@@ -123,20 +121,21 @@ bool PrefixStore::load(const PrefixKey& key, const std::vector<std::span<std::by
     fs::last_write_time(path, fs::file_time_type::clock::now(), problem);
     return true;
   }
-  const uintmax_t size = fs::file_size(path, problem);
-  if (fs::remove(path, problem)) bytes_ -= int64_t(size);
+  fs::remove(path, problem);
   return false;
 }
 
 void PrefixStore::keep_below(int64_t bytes) {
-  if (bytes_ <= bytes) return;
   std::vector<fs::directory_entry> files = files_in(folder_);
   std::error_code problem;
+  int64_t kept = 0;  // counted each time: other models of the server may keep theirs here
+  for (const fs::directory_entry& file : files) kept += int64_t(file.file_size(problem));
+  if (kept <= bytes) return;
   std::ranges::sort(files, {}, [&](const fs::directory_entry& file) { return file.last_write_time(problem); });
   for (const fs::directory_entry& file : files) {
-    if (bytes_ <= bytes) return;
+    if (kept <= bytes) return;
     const uintmax_t size = file.file_size(problem);
-    if (fs::remove(file.path(), problem)) bytes_ -= int64_t(size);
+    if (fs::remove(file.path(), problem)) kept -= int64_t(size);
   }
 }
 

@@ -14,7 +14,8 @@ using PrefixKey = std::array<unsigned char, 32>;  // SHA-256: nobody can make tw
 
 class PrefixStore {
  public:
-  // identity: of everything that the bytes depend on beside the tokens. most_bytes: the files used longest ago go first.
+  // identity: of everything that the bytes depend on beside the tokens. most_bytes: of all in the folder, whoever's they are;
+  // the files used longest ago go first.
   // Error: the folder cannot be made
   PrefixStore(std::filesystem::path folder, std::string_view identity, int64_t most_bytes);
   PrefixKey first_key() const { return identity_; }
@@ -25,16 +26,14 @@ class PrefixStore {
   void save(const PrefixKey& key, const std::vector<std::span<std::byte>>& memory, bool drafted);
   // False: not there, or not what was written, and then it is removed; `memory` may hold anything.
   bool load(const PrefixKey& key, const std::vector<std::span<std::byte>>& memory, bool& drafted);
-  int64_t bytes() const { return bytes_; }
 
  private:
   std::filesystem::path path_of(const PrefixKey& key) const;
-  void keep_below(int64_t bytes);
+  void keep_below(int64_t bytes);  // of all who keep theirs in this folder
 
   const std::filesystem::path folder_;
   const PrefixKey identity_;
   const int64_t most_bytes_;
-  int64_t bytes_ = 0;
 };
 
 }  // namespace hadal
