@@ -7,16 +7,48 @@
 
 #include <algorithm>
 #include <bit>
+#include <chrono>
+#include <ctime>
+#include <future>
 #include <limits>
 #include <list>
 #include <mutex>
 
 #include "core/error.h"
+#include "infer/grammar_text.h"
 #include "model/json_schema.h"
 #include "model/tokenizer.h"
+#include "model/tool_calls.h"
 
 namespace {
+
 thread_local std::string warning;  // the latest of this thread
+
+double thread_seconds() {  // that this thread has computed
+  timespec time{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return double(time.tv_sec) + 1e-9 * double(time.tv_nsec);
+}
+
+// While it lives, xgrammar's work on this thread may take so many seconds: schemas of a few bytes can ask for hours.
+struct TimeLimit {
+  explicit TimeLimit(double seconds) { end = thread_seconds() + seconds; }
+  ~TimeLimit() { end = std::numeric_limits<double>::infinity(); }
+  static thread_local double end;
+};
+thread_local double TimeLimit::end = std::numeric_limits<double>::infinity();
+
+}  // namespace
+
+// Each byte that xgrammar tries passes here on its way to EarleyParser::Advance (--wrap in CMakeLists.txt): where it can be stopped.
+extern "C" {
+bool __real__ZN8xgrammar12EarleyParser7AdvanceEhb(void* parser, uint8_t byte, bool flag);
+bool __wrap__ZN8xgrammar12EarleyParser7AdvanceEhb(void* parser, uint8_t byte, bool flag);
+}
+bool __wrap__ZN8xgrammar12EarleyParser7AdvanceEhb(void* parser, uint8_t byte, bool flag) {
+  static thread_local uint32_t steps = 0;
+  if (++steps % 64 == 0 && thread_seconds() > TimeLimit::end) throw hadal::Error("it takes too long: expected something simpler");
+  return __real__ZN8xgrammar12EarleyParser7AdvanceEhb(parser, byte, flag);
 }
 
 namespace xgrammar {  // built to call these instead of printing (script/xgrammar)
@@ -30,6 +62,8 @@ namespace hadal {
 namespace {
 
 constexpr size_t longest_form = 256 << 10;       // bytes
+constexpr double longest_compilation = 3;        // seconds of one core
+constexpr double longest_mask = 0.25;            // for one token
 constexpr size_t most_kept = size_t(256) << 20;  // bytes of compiled grammars
 constexpr const char* line_breaks = "root ::= [\\n]{0,2}";
 
@@ -45,12 +79,37 @@ std::string in_grammar_quotes(const std::string& text) {
   return out + '"';
 }
 
-// One text for each token; none for those that are no text.
+// Within the tags of calls: of all special tokens the one that is part of texts.
+constexpr std::string_view tag_marker = "｜DSML｜";
+
+// One text for each token; none for those that may never come. Markers come where a form names them: theirs is in no text.
 std::vector<std::string> texts_of(const Tokenizer& tokenizer, int64_t vocab) {
   std::vector<std::string> texts(size_t(std::max<int64_t>(vocab, tokenizer.size())));
-  for (int32_t id = 0; id < tokenizer.size(); ++id)
-    if (!tokenizer.is_special(id)) texts[size_t(id)] = tokenizer.bytes(id);
+  for (int32_t id = 0; id < tokenizer.size(); ++id) {
+    const std::string_view text = tokenizer.bytes(id);
+    if (!tokenizer.is_special(id) || text == tag_marker)
+      texts[size_t(id)] = text;
+    else if (ToolCallParser::is_marker(text))
+      texts[size_t(id)] = fmt::format("\xff{}", id);
+  }
   return texts;
+}
+
+// As the model was trained to write it: markers as their token, nothing else as a control token.
+std::vector<int32_t> spelled(const Tokenizer& tokenizer, std::string_view text) {
+  const std::optional<int32_t> marker = tokenizer.find(tag_marker);
+  if (!marker) return tokenizer.encode(text, Tokenizer::Added::as_text);
+  for (size_t part = tag_marker.size() - 1; part > 0; --part)  // it may go on
+    if (text.ends_with(tag_marker.substr(0, part))) text.remove_suffix(part);
+  std::vector<int32_t> tokens;
+  for (;;) {
+    const size_t at = text.find(tag_marker);
+    const std::vector<int32_t> before = tokenizer.encode(text.substr(0, at), Tokenizer::Added::as_text);
+    tokens.insert(tokens.end(), before.begin(), before.end());
+    if (at == text.npos) return tokens;
+    tokens.push_back(*marker);
+    text.remove_prefix(at + tag_marker.size());
+  }
 }
 
 xgrammar::Grammar parse(const ReplyForm& form, const xgrammar::TokenizerInfo& tokens) {
@@ -71,17 +130,10 @@ xgrammar::Grammar parse(const ReplyForm& form, const xgrammar::TokenizerInfo& to
   return std::get<xgrammar::Grammar>(made);
 }
 
-void replace_all(std::string& text, std::string_view what, std::string_view by) {
-  for (size_t at = 0; (at = text.find(what, at)) != std::string::npos; at += by.size()) text.replace(at, what.size(), by);
-}
-
-// What xgrammar 0.2.8 has not right in its classes of characters: strings of limited length may hold control characters and no escapes
-// there, and all may hold halves of surrogates, which are no UTF-8.
-xgrammar::Grammar with_json_characters(const xgrammar::Grammar& grammar) {
+// As it is compiled: see grammar_text.h.
+xgrammar::Grammar put_right(const xgrammar::Grammar& grammar) {
   const std::string before = grammar.ToString();
-  std::string text = before;
-  replace_all(text, R"x( ::= (([^\"\\\r\n])))x", R"x( ::= (([^\0-\x1f\"\\\r\n]) | ("\\" [\"\\/bfnrt])))x");
-  replace_all(text, R"x([^\0-\x1f\"\\\r\n])x", R"x([^\0-\x1f\"\\\ud800-\udfff])x");
+  const std::string text = with_short_repeats(with_json_characters(before));
   return text == before ? grammar : xgrammar::Grammar::FromEBNF(text);
 }
 
@@ -129,7 +181,8 @@ struct Grammars::State {
         tokens(texts_of(t, vocab), xgrammar::VocabType::RAW, std::nullopt, std::vector<int32_t>(ends.begin(), ends.end())),
         compiler(tokens, 1, false) {
     FirstBytes first;
-    for (const std::string& text : tokens.GetDecodedVocab()) first.push_back(text.empty() ? none : int16_t(uint8_t(text[0])));
+    for (const std::string& text : tokens.GetDecodedVocab())
+      first.push_back(text.empty() || text[0] == '\xff' ? none : int16_t(uint8_t(text[0])));
     for (const int32_t end : ends) first[size_t(end)] = none;
     first_bytes = std::make_shared<const FirstBytes>(std::move(first));
   }
@@ -138,8 +191,9 @@ struct Grammars::State {
     if (form.text.size() > longest_form)
       throw Error("{}: expected at most {} bytes, found {}", name_of(form.kind), longest_form, form.text.size());
     warning.clear();
+    const TimeLimit limit(longest_compilation);
     try {
-      xgrammar::Grammar grammar = with_json_characters(parse(form, tokens));
+      xgrammar::Grammar grammar = put_right(parse(form, tokens));
       if (after_reasoning) grammar = xgrammar::Grammar::Concat({xgrammar::Grammar::FromEBNF(line_breaks), grammar});
       if (!warning.empty()) throw Error("not supported: {}", warning);
       return std::make_shared<const Grammar>(Grammar{compiler.CompileGrammar(grammar), tokenizer, first_bytes});
@@ -148,17 +202,30 @@ struct Grammars::State {
     }
   }
 
+  using Compiled = std::shared_ptr<const Grammar>;
   struct Entry {
     ReplyForm form;
     bool after_reasoning;
-    std::shared_ptr<const Grammar> grammar;
+    std::shared_future<Compiled> grammar;  // whoever asks for the same waits for it
   };
   const Tokenizer& tokenizer;
   const xgrammar::TokenizerInfo tokens;
   std::shared_ptr<const FirstBytes> first_bytes;
-  std::mutex mutex;  // guards what follows
   xgrammar::GrammarCompiler compiler;
+  std::mutex mutex;         // guards what follows
   std::list<Entry> latest;  // the last one used comes first
+
+  // Under the lock.
+  void forget_the_oldest() {
+    size_t kept = 0;
+    for (auto entry = latest.begin(); entry != latest.end(); ++entry) {
+      if (entry->grammar.wait_for(std::chrono::seconds(0)) != std::future_status::ready) continue;
+      kept += entry->grammar.get()->compiled.MemorySizeBytes();
+      if (kept <= most_kept || entry == latest.begin()) continue;
+      latest.erase(entry, latest.end());  // who waits for one has it in hand
+      return;
+    }
+  }
 };
 
 Grammars::Grammars(const Tokenizer& tokenizer, int64_t vocab, std::span<const int32_t> end_tokens)
@@ -167,23 +234,33 @@ Grammars::Grammars(const Tokenizer& tokenizer, int64_t vocab, std::span<const in
 Grammars::~Grammars() = default;
 
 std::shared_ptr<const Grammar> Grammars::compile(const ReplyForm& form, bool after_reasoning) {
-  const std::lock_guard lock(state_->mutex);
-  std::list<State::Entry>& latest = state_->latest;
-  const auto at =
-      std::ranges::find_if(latest, [&](const State::Entry& e) { return e.form == form && e.after_reasoning == after_reasoning; });
-  if (at != latest.end()) {
-    latest.splice(latest.begin(), latest, at);
-    return latest.front().grammar;
+  State& s = *state_;
+  std::unique_lock lock(s.mutex);
+  const auto same = [&](const State::Entry& e) { return e.form == form && e.after_reasoning == after_reasoning; };
+  const auto at = std::ranges::find_if(s.latest, same);
+  if (at != s.latest.end()) {
+    s.latest.splice(s.latest.begin(), s.latest, at);
+    const std::shared_future<State::Compiled> grammar = at->grammar;
+    lock.unlock();
+    return grammar.get();
   }
-  latest.push_front({form, after_reasoning, state_->compile(form, after_reasoning)});
-  size_t kept = 0;
-  for (auto entry = latest.begin(); entry != latest.end(); ++entry) {
-    kept += entry->grammar->compiled.MemorySizeBytes();
-    if (kept <= most_kept || entry == latest.begin()) continue;
-    latest.erase(entry, latest.end());
-    break;
+  std::promise<State::Compiled> promise;
+  s.latest.push_front({form, after_reasoning, promise.get_future().share()});
+  lock.unlock();
+  State::Compiled compiled;
+  try {
+    compiled = s.compile(form, after_reasoning);
+  } catch (...) {
+    lock.lock();
+    std::erase_if(s.latest, same);
+    lock.unlock();
+    promise.set_exception(std::current_exception());
+    throw;
   }
-  return latest.front().grammar;
+  promise.set_value(compiled);
+  lock.lock();
+  s.forget_the_oldest();
+  return compiled;
 }
 
 struct Matcher::State {
@@ -196,6 +273,7 @@ struct Matcher::State {
   // A grammar comes from a stranger: where the library cannot go on with it, this one reply ends.
   template <class F>
   void guarded(F&& f) {
+    const TimeLimit limit(longest_mask);
     try {
       f();
     } catch (const std::exception&) {
@@ -215,7 +293,7 @@ struct Matcher::State {
       if (!matcher.AcceptString(std::string(1, char(byte)))) break;
       text += char(byte);
     }
-    spelling = grammar->tokenizer.encode(text, Tokenizer::Added::as_text);
+    spelling = spelled(grammar->tokenizer, text);
     at = 0;
     if (text.empty()) return;
     matcher.Rollback(int(text.size()));

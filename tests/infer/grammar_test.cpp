@@ -11,6 +11,7 @@
 
 #include "core/error.h"
 #include "infer/engine.h"
+#include "infer/grammar_text.h"
 #include "infer/model.h"
 #include "model/tokenizer.h"
 #include "tests/infer/models.h"
@@ -118,6 +119,24 @@ TEST(GrammarTest, GrammarText) {
   }
 }
 
+TEST(GrammarTest, LongRepeatsAreBlocks) {
+  EXPECT_EQ(with_short_repeats("root ::= ((a{0, 64} \"a{0, 999}\" [{]))\n"), "root ::= ((a{0, 64} \"a{0, 999}\" [{]))\n");
+  EXPECT_EQ(with_short_repeats("root ::= ((a{0, 1000}))\n"), "root ::= ((block_0{0, 30} a{0, 40}))\nblock_0 ::= ((a{32, 32}))\n");
+  EXPECT_EQ(with_short_repeats("root ::= ((a{70, -1}))\n"), "root ::= ((block_0{2, 2} a{6, 6} a{0, -1}))\nblock_0 ::= ((a{32, 32}))\n");
+  for (const auto& [least, most] :
+       std::vector<std::pair<int, int>>{{0, 65}, {0, 95}, {0, 96}, {70, 70}, {3, 129}, {100, 2500}, {2049, 2100}}) {
+    const auto grammar = grammars().compile({Kind::regex, fmt::format("a{{{},{}}}", least, most)});
+    for (const int length : {0, 1, least - 1, least, least + 1, 64, 65, most - 1, most}) {
+      if (length < 0 || length > most) continue;
+      Matcher matcher(grammar, {});
+      for (int i = 0; i < length; ++i) matcher.accept('a');
+      const std::vector<int32_t> allowed = allowed_by(matcher);
+      EXPECT_EQ(std::ranges::count(allowed, end_token), length >= least) << length << " of " << least << " to " << most;
+      EXPECT_EQ(std::ranges::count(allowed, 'a'), length < most) << length << " of " << least << " to " << most;
+    }
+  }
+}
+
 TEST(GrammarTest, TheEndComesOnlyWhereTheFormIsWhole) {
   Matcher matcher(grammars().compile({Kind::regex, "ab?"}), {});
   EXPECT_THAT(allowed_by(matcher), ElementsAre('a'));
@@ -195,6 +214,12 @@ TEST(GrammarTest, WhatIsWrongIsNamed) {
   EXPECT_THROW(one_of(std::vector<std::string>{"a", ""}), Error);
 }
 
+std::string many(const std::string& text, int count, const std::string& between) {
+  std::string out;
+  for (int i = 0; i < count; ++i) out += text + between;
+  return out;
+}
+
 // Whatever is sent: an answer or an Error, in bounded time.
 TEST(GrammarTest, HostileForms) {
   std::string nested, regex = "a", rules = "root ::= ";
@@ -216,6 +241,12 @@ TEST(GrammarTest, HostileForms) {
            {Kind::regex, "\xff\xfe"},
            {Kind::regex, std::string("a\0b", 3)},
            {Kind::ebnf, rules},
+           {Kind::ebnf, "root ::= a\na ::= a a | \"x\" a \"y\" | b b | \"z\"\nb ::= a b a | [a-z]* b | \"\""},
+           {Kind::regex, many(".*", 2000, "a")},
+           {Kind::regex, "(a|b)*a(a|b){20}"},
+           {Kind::regex, ".{100000,200000}x"},
+           {Kind::regex, many("([a-z]*", 300, "|") + "x" + many(")*", 300, "")},
+           {Kind::json_schema, "{\"enum\":[" + many("\"abcdefgh", 9999, "\",") + "1]}"},
            {Kind::ebnf, "root ::= root"},
            {Kind::ebnf, "root ::= Token(1000000)"},
            {Kind::ebnf, "root ::= \"a\"{1,100000}"},

@@ -1,7 +1,11 @@
 """Replies that keep to a form: whatever a tiny random model draws at temperature 1.5 is valid."""
 
 import json
+import os
+import pathlib
 import re
+import urllib.error
+import urllib.request
 
 import pytest
 from conftest import GOLDEN, TEMPLATE, copy_of, read_golden
@@ -136,4 +140,34 @@ def test_begins_behind_the_reasoning(hadal, tmp_path):
     reply = server.chat(temperature=1.5, max_tokens=400, seed=2, logit_bias={"298": 6}, extra_body={"guided_regex": "[ab]{4}"}).choices[0]
     assert len(reply.message.reasoning_content) > 0
     assert re.fullmatch("[ab]{4}", reply.message.content)
+    assert server.end() == 0
+
+
+AMBIGUOUS = 'root ::= a\na ::= a a | "x" a "y" | b b | "z"\nb ::= a b a | [a-z]* b | ""'
+
+
+def test_forms_that_take_for_ever_end(hadal):
+    """With a real vocabulary a few bytes can ask for hours of work: they are told so, or their reply is cut off; others are served."""
+    cached = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "hadal" / "smollm2"
+    model = next(cached.glob("*.gguf"), None)
+    if model is None:
+        pytest.skip("the default model is not installed (script/model)")
+    server = Server(hadal, model)
+
+    def ask(**form):
+        body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 20} | form
+        request = urllib.request.Request(f"{server.base}/v1/chat/completions", json.dumps(body).encode())
+        try:
+            with urllib.request.urlopen(request, timeout=600) as reply:  # seconds of work, which others slow down
+                return reply.status, json.loads(reply.read())
+        except urllib.error.HTTPError as error:
+            return error.code, json.loads(error.read())
+
+    status, reply = ask(guided_regex=".*a.*b.*c.*d.*e.*f" * 1000)
+    assert (status, reply["error"]["param"]) == (400, "guided_regex") and "takes too long" in reply["error"]["message"]
+    status, reply = ask(guided_grammar=AMBIGUOUS)
+    assert status == 200 and reply["choices"][0]["finish_reason"] == "length"
+    long = {"type": "array", "items": {"type": "string", "maxLength": 5000}, "minItems": 1, "maxItems": 5000}
+    status, reply = ask(response_format=strict(long))
+    assert status == 200 and reply["usage"]["completion_tokens"] == 20, "a form that is merely large is kept to"
     assert server.end() == 0
