@@ -146,10 +146,11 @@ std::vector<Served> all_served(const Options& options, const std::string& versio
 }
 
 void run(const Options& options, const std::string& version) {
-  std::vector<Served> all = all_served(options, version);
   std::signal(SIGPIPE, SIG_IGN);  // a log's reader that goes away ends no server
   allow_many_files();
-  HttpServer server(options.host, options.port, limits_of(options));  // an address that is taken is told before the model is loaded
+  // First, so that an address that is taken is told before the model is loaded, and that replies which are dropped at the end have it.
+  HttpServer server(options.host, options.port, limits_of(options));
+  std::vector<Served> all = all_served(options, version);
   std::string problem;
   WeightOptions weights = options.weights;
   weights.memory /= int64_t(all.size());

@@ -324,6 +324,10 @@ std::string anthropic_error(const ApiError& error) {
   return to_text(Json{{"type", "error"}, {"error", {{"type", type()}, {"message", error.what()}}}});
 }
 
+std::string error_json(const std::string& path, const ApiError& error) {
+  return path.starts_with("/v1/messages") ? anthropic_error(error) : openai_error(error);
+}
+
 Call parse_count_call(const std::string& body) {
   Call call;
   read_conversation(Field::of_body(body), call);

@@ -19,6 +19,7 @@ class ApiError : public Error {  // what a client did wrong; its dialect tells i
       : Error(message), status(status), parameter(std::move(parameter)), code(std::move(code)) {}
   int status;
   std::string parameter, code;  // empty: none
+  std::string allowed;          // methods, with 405
   int64_t retry_after = 1;      // seconds, with 429 and 503
 };
 

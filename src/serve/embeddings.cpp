@@ -48,11 +48,7 @@ EmbeddingJob::EmbeddingJob(const JobContext& context, const EmbeddingCall& call,
       model_(std::move(model)),
       visit_(std::move(visit)),
       reply_(std::move(reply)),
-      pools_(call.inputs.size()) {
-  ++context_.requests;
-}
-
-EmbeddingJob::~EmbeddingJob() { --context_.requests; }
+      pools_(call.inputs.size()) {}
 
 void EmbeddingJob::attach(size_t input, Request& request) {
   request.max_tokens = 1;

@@ -22,10 +22,8 @@ class MeanPool {
 
 class EmbeddingJob : public std::enable_shared_from_this<EmbeddingJob> {  // as Job is
  public:
-  // Counts as one request, however many inputs it has: clients send thousands at a time.
   EmbeddingJob(const JobContext& context, const EmbeddingCall& call, std::string model, std::shared_ptr<Visit> visit,
                std::shared_ptr<HttpReply> reply);
-  ~EmbeddingJob();
   void attach(size_t input, Request& request);
   void expire() { overdue_ = true; }
 

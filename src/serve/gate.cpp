@@ -7,7 +7,7 @@
 #include <cmath>
 #include <random>
 
-#include "serve/openai.h"
+#include "serve/anthropic.h"
 
 namespace hadal {
 namespace {
@@ -72,6 +72,7 @@ class Gate::Reply : public HttpReply {
     end(200);
     to_->close(std::move(last));
   }
+  bool gone() const override { return to_->gone(); }
   void when_gone(std::function<void()> call) override { to_->when_gone(std::move(call)); }
   void call_at(std::chrono::steady_clock::time_point time, std::function<void()> call) override { to_->call_at(time, std::move(call)); }
 
@@ -117,10 +118,9 @@ std::shared_ptr<HttpReply> Gate::open(HttpCall& call, std::shared_ptr<HttpReply>
   visit.id = is_sane_id(id) ? id : new_id();
   visit.method = call.method;
   visit.path = call.path.substr(0, 200);
-  if (options_.reply_seconds > 0) set_deadline(call, options_.reply_seconds);
   auto reply = std::make_shared<Reply>(*this, call, std::move(to));
   const auto refuse = [&](const ApiError& error) {
-    reply->send(error.status, json_type, openai_error(error), {});
+    reply->send(error.status, json_type, error_json(call.path, error), {});
     return nullptr;
   };
   if (refuses_host(call))
@@ -225,6 +225,7 @@ void Gate::set_deadline(const HttpCall& call, double seconds) const {
     const auto time = call.visit->arrival + std::chrono::duration_cast<Visit::Clock::duration>(std::chrono::duration<double>(s));
     deadline = deadline ? std::min(*deadline, time) : time;
   };
+  if (options_.reply_seconds > 0) until(options_.reply_seconds);
   if (seconds > 0) until(seconds);
   const std::string_view text = call.header("x-request-timeout");
   if (text.empty()) return;

@@ -34,8 +34,9 @@ class Gate {
   void check_admin(const HttpCall& call) const;                            // ApiError 403
   // Takes the key's tokens and places for so many requests, until the visit leaves. ApiError 429
   void admit(const HttpCall& call, int64_t requests, int64_t prompt_tokens) const;
-  void set_deadline(const HttpCall& call, double seconds) const;  // that the call asks for, 0: nothing. ApiError: its header is no number
-  int64_t priority(const HttpCall& call, int64_t wished) const;   // no more than the key's
+  // The earliest of the server's, the header's and what the call asks for, 0: nothing. ApiError: the header is no number
+  void set_deadline(const HttpCall& call, double seconds) const;
+  int64_t priority(const HttpCall& call, int64_t wished) const;  // no more than the key's
   // Keys are read again, the log is opened again. Returns what to tell whoever runs the server.
   std::string reload();
   int64_t dropped_lines() const { return log_ ? log_->dropped() : 0; }

@@ -55,6 +55,7 @@ class Exchange : public HttpReply, public std::enable_shared_from_this<Exchange>
       closed = true;
     });
   }
+  bool gone() const override { return gone_; }
   void when_gone(std::function<void()> call) override {
     post([this, call = std::move(call)]() mutable {
       if (gone_) call();
@@ -80,7 +81,6 @@ class Exchange : public HttpReply, public std::enable_shared_from_this<Exchange>
   bool started = false, streamed = false, closed = false;
   std::string pending;  // of the body
 
-  bool gone() const { return gone_; }
   net::awaitable<void> wait() { co_await changed_.async_wait(result); }
   void sent(size_t bytes) { unread_ -= bytes; }
   void leave() {
@@ -136,12 +136,6 @@ void watch(const std::shared_ptr<beast::tcp_stream>& stream, const std::shared_p
 }
 
 }  // namespace
-
-std::string_view HttpCall::header(std::string_view name) const {
-  const auto same = [&](const auto& header) { return beast::iequals(header.first, name); };
-  const auto at = std::find_if(headers.begin(), headers.end(), same);
-  return at == headers.end() ? std::string_view() : at->second;
-}
 
 struct HttpServer::State {
   State(HttpLimits l) : limits(l), acceptor(context), signals(context), hangups(context), deadline(context) {}
@@ -203,6 +197,7 @@ struct HttpServer::State {
       co_return false;
     const auto exchange = std::make_shared<Exchange>(context.get_executor(), limits.unread_bytes);
     const unsigned version = parser.get().version();
+    const bool head_only = parser.get().method() == http::verb::head;
     bool keep_alive = !problem && parser.keep_alive() && !draining;
     ++busy;
     if (!problem) {
@@ -217,7 +212,7 @@ struct HttpServer::State {
       exchange->leave();  // the connection broke
     }
     if (!problem) watch(shared, exchange);
-    const bool sent = co_await answer(stream, *exchange, version, keep_alive);
+    const bool sent = co_await answer(stream, *exchange, version, keep_alive, head_only);
     if (!sent) exchange->leave();
     exchange->forget();
     error_code ignored;
@@ -229,7 +224,8 @@ struct HttpServer::State {
 
   void hand_over(http::request<http::string_body> request, const std::shared_ptr<Exchange>& exchange, int refusal, std::string reason) {
     const std::string target(request.target());
-    HttpCall call{std::string(request.method_string()), target.substr(0, target.find('?')), {}, std::move(request.body()), refusal};
+    const std::string_view method = request.method() == http::verb::head ? "GET" : std::string_view(request.method_string());
+    HttpCall call{std::string(method), target.substr(0, target.find('?')), {}, std::move(request.body()), refusal};
     if (refusal != 0) call.body = std::move(reason);
     if (const size_t mark = target.find('?'); mark != target.npos) call.query = target.substr(mark + 1);
     for (const auto& field : request) call.headers.emplace_back(field.name_string(), field.value());
@@ -241,7 +237,7 @@ struct HttpServer::State {
     }
   }
 
-  net::awaitable<bool> answer(beast::tcp_stream& stream, Exchange& exchange, unsigned version, bool keep_alive) {
+  net::awaitable<bool> answer(beast::tcp_stream& stream, Exchange& exchange, unsigned version, bool keep_alive, bool head_only) {
     stream.expires_never();
     while (!exchange.started && !exchange.gone()) co_await exchange.wait();
     if (!exchange.started) co_return false;
@@ -256,6 +252,11 @@ struct HttpServer::State {
       if (exchange.head.type.empty()) whole.erase(http::field::content_type);
       whole.body() = std::move(exchange.pending);
       if (exchange.head.status != 304) whole.prepare_payload();  // a length would be that of the text which is not sent
+      if (head_only) {
+        http::response_serializer<http::string_body> only{whole};
+        const auto [problem, bytes] = co_await http::async_write_header(stream, only, result);
+        co_return !problem;
+      }
       const auto [problem, bytes] = co_await http::async_write(stream, whole, result);
       co_return !problem;
     }

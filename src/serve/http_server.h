@@ -17,7 +17,7 @@ using HttpHeaders = std::vector<std::pair<std::string, std::string>>;
 struct Visit;  // of whoever handles calls: this server does not look into it
 
 struct HttpCall {
-  std::string method, path;  // without the query
+  std::string method, path;  // path: without the query. HEAD comes as GET, and the answer goes without its body
   HttpHeaders headers;
   std::string body;
   int refusal = 0;  // not 0: the server itself says no, with this status and the reason in `body`
@@ -33,6 +33,7 @@ class HttpReply {  // from any thread; whatever comes after the client has gone 
   virtual void open(std::string type, HttpHeaders headers = {}) = 0;                                // status 200, in pieces
   virtual bool write(std::string piece) = 0;               // false: the client has gone, or does not read what is sent
   virtual void close(std::string last = {}) = 0;           // behind a last piece
+  virtual bool gone() const = 0;                           // the client, before it had its whole answer
   virtual void when_gone(std::function<void()> call) = 0;  // at most once, on the server's thread
   virtual void call_at(std::chrono::steady_clock::time_point time, std::function<void()> call) = 0;  // unless it ends before; as when_gone
 };

@@ -36,10 +36,7 @@ Job::Job(const JobContext& context, const Call& call, const Dialect& dialect, st
       if (call.echo) choices_.back().said.text = context.tokenizer.decode(prompt.tokens);
     }
   }
-  context_.requests += size();
 }
-
-Job::~Job() { context_.requests -= size(); }
 
 void Job::attach(int64_t index, Request& request) {
   Choice* choice = &choices_[size_t(index)];

@@ -18,7 +18,7 @@ namespace hadal {
 struct JobContext {  // outlives its jobs
   const Tokenizer& tokenizer;
   Metrics& metrics;
-  std::atomic<int64_t>& requests;       // of the engine; counted down by the job that has counted them up
+  std::shared_ptr<const void> places;   // among the server's requests: free again when the last job with them is gone
   bool content = false;                 // replies are kept for the log
   std::optional<CallStyle> calls = {};  // how the model writes calls of tools; none: it may call none
 };
@@ -29,7 +29,6 @@ class Job : public std::enable_shared_from_this<Job> {  // after its requests ha
   Job(const JobContext& context, const Call& call, const Dialect& dialect, std::unique_ptr<ReplyFormat> format,
       const std::vector<Prompt>& prompts, const std::vector<std::string>& stops, std::shared_ptr<Visit> visit,
       std::shared_ptr<HttpReply> reply);
-  ~Job();
   int64_t size() const { return int64_t(choices_.size()); }
   void attach(int64_t choice, Request& request);  // the request's tokens come here, which keep the job alive
   void open();                                    // all requests are fine: a stream begins

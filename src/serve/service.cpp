@@ -22,19 +22,22 @@ constexpr const char* json_type = "application/json";
 
 int64_t now() { return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch()).count(); }
 
-// Of model=NAME, with %XX for bytes.
+// %XX for bytes.
+std::string decoded(std::string_view text) {
+  std::string out;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const bool coded = text[i] == '%' && i + 2 < text.size() && std::isxdigit(uint8_t(text[i + 1])) && std::isxdigit(uint8_t(text[i + 2]));
+    out += coded ? char(std::stoi(std::string(text.substr(i + 1, 2)), nullptr, 16)) : text[i];
+    if (coded) i += 2;
+  }
+  return out;
+}
+
+// Of model=NAME.
 std::vector<std::string> names_in_query(std::string_view query) {
   constexpr std::string_view key = "model=";
   if (!query.starts_with(key)) return {};
-  query = query.substr(key.size(), query.find('&') - key.size());
-  std::string name;
-  for (size_t i = 0; i < query.size(); ++i) {
-    const bool coded =
-        query[i] == '%' && i + 2 < query.size() && std::isxdigit(uint8_t(query[i + 1])) && std::isxdigit(uint8_t(query[i + 2]));
-    name += coded ? char(std::stoi(std::string(query.substr(i + 1, 2)), nullptr, 16)) : query[i];
-    if (coded) i += 2;
-  }
-  return {name};
+  return {decoded(query.substr(key.size(), query.find('&') - key.size()))};
 }
 
 std::string names_of(const std::vector<ModelEntry>& models) {
@@ -69,6 +72,7 @@ Service::Service(ServiceOptions options, Tokenizer tokenizer, std::optional<Chat
   const auto check_is_free = [](const std::vector<ModelEntry>& taken, const std::string& name) {
     if (std::ranges::find(taken, name, &ModelEntry::id) != taken.end()) throw Error("two models or adapters are called {}", name);
   };
+  if (!first) workers_ = std::make_unique<Workers>(2, options_.most_requests);  // one slow call leaves the other to the rest
   if (first) {
     check_is_free(all_models(), options_.name);
     first->others_.push_back(this);
@@ -100,32 +104,55 @@ const Service::Route Service::routes[] = {
     {"GET", "/version", &Service::version},
 };
 
-void Service::handle(HttpCall call, const std::shared_ptr<HttpReply>& to) {
-  const std::shared_ptr<HttpReply> reply = gate_.open(call, to);
-  if (!reply || send_page(call, *reply)) return;
-  const auto error_json = call.path.starts_with("/v1/messages") ? anthropic_error : openai_error;
-  try {
-    if (call.refusal != 0) throw ApiError(call.refusal, call.body);
-    std::string allowed;
-    for (const Route& route : routes) {
-      if (call.path != route.path && !(route.answer == &Service::models && call.path.starts_with("/v1/models/"))) continue;
-      if (call.method == route.method) {
-        if (call.method != "GET" || call.path.starts_with("/v1/")) gate_.check_key(call);
-        return (service_for(call).*route.answer)(call, reply);
-      }
-      allowed = route.method;
-    }
-    if (allowed.empty()) throw ApiError(404, fmt::format("there is no {}", call.path), "", "not_found");
-    const ApiError error(405, fmt::format("{}: expected the method {}, found {}", call.path, allowed, call.method));
-    answer(reply, 405, error_json(error), {{"Allow", allowed}});
-  } catch (const ApiError& error) {
+const Service::Route& Service::route_of(const HttpCall& call) {
+  std::string allowed;
+  for (const Route& route : routes) {
+    if (call.path != route.path && !(route.answer == &Service::models && call.path.starts_with("/v1/models/"))) continue;
+    if (call.method == route.method) return route;
+    allowed = route.method;
+  }
+  if (allowed.empty()) throw ApiError(404, fmt::format("there is no {}", call.path), "", "not_found");
+  ApiError error(405, fmt::format("{}: expected the method {}, found {}", call.path, allowed, call.method));
+  error.allowed = allowed;
+  throw error;
+}
+
+template <class Work>
+void Service::attempt(const HttpCall& call, const std::shared_ptr<HttpReply>& reply, const Work& work) {
+  const auto refuse = [&](const ApiError& error) {
     HttpHeaders headers;
     if (error.status == 429 || error.status == 503) headers.push_back({"Retry-After", std::to_string(error.retry_after)});
     if (error.status == 401) headers.push_back({"WWW-Authenticate", "Bearer"});
-    answer(reply, error.status, error_json(error), std::move(headers));
+    if (error.status == 405) headers.push_back({"Allow", error.allowed});
+    answer(reply, error.status, error_json(call.path, error), std::move(headers));
+  };
+  try {
+    work();
+  } catch (const ApiError& error) {
+    refuse(error);
   } catch (const Error& error) {  // the engine's and the template's words about what they were given
-    answer(reply, 400, error_json(ApiError(400, error.what())));
+    refuse(ApiError(400, error.what()));
+  } catch (const std::exception&) {  // no memory
+    refuse(ApiError(500, "the server failed"));
   }
+}
+
+void Service::handle(HttpCall call, const std::shared_ptr<HttpReply>& to) {
+  const std::shared_ptr<HttpReply> reply = gate_.open(call, to);
+  if (!reply || send_page(call, *reply)) return;
+  const auto kept = std::make_shared<const HttpCall>(std::move(call));
+  attempt(*kept, reply, [&] {
+    if (kept->refusal != 0) throw ApiError(kept->refusal, kept->body);
+    const Route& route = route_of(*kept);
+    const bool brief = kept->method == "GET";
+    if (!brief || kept->path.starts_with("/v1/")) gate_.check_key(*kept);
+    if (brief) return (service_for(*kept).*route.answer)(*kept, reply);
+    const bool taken = workers_->post([this, kept, reply, answer = route.answer] {
+      if (reply->gone()) return;
+      attempt(*kept, reply, [&] { (service_for(*kept).*answer)(*kept, reply); });
+    });
+    if (!taken) throw ApiError(429, "too many requests have come at once");
+  });
 }
 
 std::shared_ptr<const Adapter> Service::check_model(const std::string& name) const {
@@ -162,13 +189,15 @@ std::vector<Prompt> Service::prompts_of(const Call& call) const {
   return prompts;
 }
 
-void Service::check_load(int64_t requests) const {
+std::shared_ptr<const void> Service::take_places(int64_t requests) {
   if (draining_) throw ApiError(503, "the server is shutting down");
-  if (requests > options_.most_requests)
-    throw ApiError(400, fmt::format("prompts times n: expected at most {} replies together, found {}", options_.most_requests, requests));
-  if (requests_ + requests > options_.most_requests)
-    throw ApiError(429,
-                   fmt::format("{} requests are running or waiting: more than {} are not taken", requests_.load(), options_.most_requests));
+  const int64_t most = options_.most_requests;
+  if (requests > most) throw ApiError(400, fmt::format("prompts times n: expected at most {} replies together, found {}", most, requests));
+  const int64_t taken = requests_ += requests;
+  const std::shared_ptr<const void> places(nullptr, [shared = shared_, requests](const void*) { shared->requests -= requests; });
+  if (taken > most)
+    throw ApiError(429, fmt::format("{} requests are running or waiting: more than {} are not taken", taken - requests, most));
+  return places;
 }
 
 void Service::submit(const HttpCall& from, std::vector<Request> requests, std::function<void()> expire,
@@ -228,9 +257,9 @@ void Service::start(const HttpCall& from, const Call& call, const Dialect& diale
   const std::string& name = adapter ? adapter->name : options_.name;
   gate_.check_model(from, name);
   gate_.set_deadline(from, call.timeout);
+  const int64_t count = (call.messages.empty() ? int64_t(call.prompts.size()) : 1) * call.choices;
+  std::shared_ptr<const void> places = take_places(count);
   const std::vector<Prompt> prompts = prompts_of(call);
-  const int64_t count = int64_t(prompts.size()) * call.choices;
-  check_load(count);
   const bool after_reasoning = prompts[0].starts_in_reasoning;  // only a chat does, and it is one prompt
   const ToolUse use = call.messages.empty() ? ToolUse{} : tool_use_of(call, chat_template());
   const Constraint constraint = constraint_of(call, use, after_reasoning);
@@ -242,8 +271,8 @@ void Service::start(const HttpCall& from, const Call& call, const Dialect& diale
   std::vector<std::string> stops = call.stops;
   stops.insert(stops.end(), options_.stops.begin(), options_.stops.end());
   const std::optional<CallStyle> calls = use.tools.empty() ? std::nullopt : std::optional(use.format->style);
-  const auto job = std::make_shared<Job>(JobContext{tokenizer_, metrics_, requests_, options_.gate.log_content, calls}, call, dialect,
-                                         dialect.format(call, {name, now(), tokenizer_}), prompts, stops, from.visit, reply);
+  const auto job = std::make_shared<Job>(JobContext{tokenizer_, metrics_, std::move(places), options_.gate.log_content, calls}, call,
+                                         dialect, dialect.format(call, {name, now(), tokenizer_}), prompts, stops, from.visit, reply);
   std::vector<Request> requests;
   for (int64_t i = 0; i < count; ++i) {
     Request request;
@@ -285,9 +314,9 @@ void Service::embed(const HttpCall& call, const std::shared_ptr<HttpReply>& repl
   gate_.set_deadline(call, asked.timeout);
   if (asked.dimensions > config_.dim)
     throw ApiError(400, fmt::format("dimensions: expected at most {}, found {}", config_.dim, asked.dimensions), "dimensions");
-  check_load(1);
+  std::shared_ptr<const void> places = take_places(1);  // however many inputs: clients send thousands at a time
   call.visit->model = name;
-  const auto job = std::make_shared<EmbeddingJob>(JobContext{tokenizer_, metrics_, requests_}, asked, name, call.visit, reply);
+  const auto job = std::make_shared<EmbeddingJob>(JobContext{tokenizer_, metrics_, std::move(places)}, asked, name, call.visit, reply);
   std::vector<Request> requests;
   int64_t tokens = 0;
   for (const TextOrTokens& input : asked.inputs) {
@@ -311,7 +340,7 @@ void Service::embed(const HttpCall& call, const std::shared_ptr<HttpReply>& repl
 void Service::models(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {
   const std::vector<ModelEntry> all = all_models();
   if (call.path == "/v1/models") return answer(reply, 200, models_json(all));
-  const std::string name = call.path.substr(std::string_view("/v1/models/").size());
+  const std::string name = decoded(call.path.substr(std::string_view("/v1/models/").size()));
   const auto one = std::ranges::find(all, name, &ModelEntry::id);
   if (one == all.end()) throw ApiError(404, fmt::format("there is no model '{}' here", name), "model", "model_not_found");
   answer(reply, 200, model_json(*one));

@@ -19,6 +19,7 @@
 #include "serve/gate.h"
 #include "serve/http_server.h"
 #include "serve/metrics.h"
+#include "serve/workers.h"
 
 namespace hadal {
 
@@ -43,8 +44,8 @@ class Service {  // one model. The first of a server takes all calls, and hands 
   // null: this is it. Error: as Engine's; a name that is taken
   Service(ServiceOptions options, Tokenizer tokenizer, std::optional<ChatTemplate> chat_template, const Model& model,
           const EngineOptions& engine, std::function<void(const std::string&)> failed, Service* first = nullptr);
-  void handle(HttpCall call, const std::shared_ptr<HttpReply>& to);
-  void drain() { draining_ = true; }  // from now on /ready says no and nothing new is begun
+  void handle(HttpCall call, const std::shared_ptr<HttpReply>& to);  // on the server's thread: what takes time goes to workers
+  void drain() { draining_ = true; }                                 // from now on /ready says no and nothing new is begun
   std::string reload() { return gate_.reload(); }
   int64_t room() const;  // tokens of prompt and reply
 
@@ -55,7 +56,10 @@ class Service {  // one model. The first of a server takes all calls, and hands 
     Answer answer;
   };
   static const Route routes[];
+  static const Route& route_of(const HttpCall& call);  // ApiError 404, 405
 
+  template <class Work>
+  void attempt(const HttpCall& call, const std::shared_ptr<HttpReply>& reply, const Work& work);  // Errors become answers
   template <const Dialect& dialect>
   void complete(const HttpCall& call, const std::shared_ptr<HttpReply>& reply) {
     start(call, dialect.parse(call.body, options_.sampling), dialect, reply);
@@ -91,7 +95,7 @@ class Service {  // one model. The first of a server takes all calls, and hands 
   };
   Shown shown_of(const Call& call) const;
   std::vector<Prompt> prompts_of(const Call& call) const;
-  void check_load(int64_t requests) const;  // ApiError: no room for so many more
+  std::shared_ptr<const void> take_places(int64_t requests);  // for JobContext. ApiError: no room for so many more
   // expire: the call's time is over, whatever of its requests still runs is cancelled. From the server's thread
   void submit(const HttpCall& from, std::vector<Request> requests, std::function<void()> expire, const std::shared_ptr<HttpReply>& reply);
   struct Constraint {  // see Request
@@ -106,7 +110,7 @@ class Service {  // one model. The first of a server takes all calls, and hands 
     Metrics metrics;
     Gate gate;
     std::atomic<bool> draining{false};
-    std::atomic<int64_t> requests{0};  // of the engines
+    std::atomic<int64_t> requests{0};  // of the engines, and those on their way there
     std::atomic<uint64_t> started{0};  // replies without a seed of their own
   };
 
@@ -126,9 +130,10 @@ class Service {  // one model. The first of a server takes all calls, and hands 
   std::atomic<bool>& draining_;
   std::atomic<int64_t>& requests_;
   std::atomic<uint64_t>& started_;
-  EngineThread engine_;     // ends first: its requests point here
-  const std::string card_;  // JSON
-  AdapterShelf adapters_;   // its thread answers calls
+  EngineThread engine_;               // ends first: its requests point here
+  const std::string card_;            // JSON
+  AdapterShelf adapters_;             // its thread answers calls
+  std::unique_ptr<Workers> workers_;  // of the first: for all. They end before what they work with
 };
 
 }  // namespace hadal

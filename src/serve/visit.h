@@ -1,5 +1,5 @@
 // One call from its arrival to its answer: who asks, until when, and what came of it, for limits, log and metrics. Used by one thread
-// after another: the server's until requests are handed to the engine, the engine's from then on.
+// after another: the server's, a worker's until requests are handed to the engine, the engine's from then on.
 #pragma once
 #include <chrono>
 #include <cstdint>

@@ -1,5 +1,6 @@
 """Whoever runs the server: keys and their limits, ids, deadlines, origins, the log, settings."""
 
+import concurrent.futures
 import json
 import os
 import re
@@ -255,6 +256,50 @@ def test_limits_of_a_request(hadal, model):
     assert server.end() == 0
 
 
+def test_refusals_have_the_shape_of_their_interface(hadal, model, tmp_path):
+    """What no handler sees is told to Anthropic's clients in their words, too."""
+    keys = tmp_path / "keys.txt"
+    one = hadal.run("keys", "add", keys, "one", "--requests", 1).stdout.strip()
+    body = {"model": "tiny", "max_tokens": 3, "messages": [{"role": "user", "content": "x"}]}
+    server = Server(hadal, model, "--keys", keys, "--body-bytes", 1000)
+    kind_of = lambda body=body, **headers: ask(server, "/v1/messages", body, **headers)
+    assert kind_of()[2]["error"]["type"] == "authentication_error"
+    assert kind_of(body | {"system": "x" * 1000}, **bearer(one))[2]["error"]["type"] == "request_too_large"
+    held = Held(server, f"Authorization: Bearer {one}\r\n")
+    status, headers, reply = kind_of(**bearer(one))
+    assert (status, reply["type"], reply["error"]["type"], headers["Retry-After"]) == (429, "error", "rate_limit_error", "1")
+    held.leave()
+    assert server.end() == 0
+    server = Server(hadal, model, "--reply-seconds", 5)
+    assert kind_of(Host="evil.example")[2]["error"]["type"] == "permission_error"
+    status, _, reply = kind_of(x_request_timeout="soon")
+    assert (status, reply["error"]["type"]) == (400, "invalid_request_error"), "and not 500"
+    assert server.end() == 0
+
+
+def test_head_is_get_without_the_body(hadal, model):
+    server = Server(hadal, model)
+    for path in ["/", "/health", "/v1/models", "/nowhere"]:
+        received = {}
+        for method in ("GET", "HEAD"):
+            with socket.create_connection(("127.0.0.1", server.port)) as s:
+                s.sendall(f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nx-request-id: a\r\nConnection: close\r\n\r\n".encode())
+                received[method] = b"".join(iter(lambda: s.recv(65536), b""))  # noqa: B023
+        head, _, body = received["GET"].partition(b"\r\n\r\n")
+        assert body and received["HEAD"] == head + b"\r\n\r\n", path
+    assert server.end() == 0
+
+
+def test_names_in_paths_may_be_coded(hadal, model):
+    server = Server(hadal, model, name="org/tiny model")
+    for path in ["/v1/models/org/tiny%20model", "/v1/models/org%2Ftiny%20model"]:
+        assert ask(server, path, None)[2]["id"] == "org/tiny model"
+    for path in ["/v1/models/org%2", "/v1/models/%", "/v1/models/%zz", "/v1/models/%00"]:
+        assert ask(server, path, None)[0] == 404
+    assert server.client.models.retrieve("org/tiny model").id == "org/tiny model"
+    assert server.end() == 0
+
+
 def test_a_log_is_moved_away_and_may_hold_the_content(hadal, model, tmp_path):
     log = tmp_path / "log"
     server = Server(hadal, model, "--log", log, "--log-content")
@@ -360,12 +405,33 @@ def test_priorities_are_bounded_by_the_key(hadal, model, tmp_path):
     assert server.end() == 0
 
 
+def test_the_greater_priority_comes_first(hadal, tmp_path):
+    """Only one of the three has room at a time: the greatest takes the place of the one that runs, the least waits for both."""
+    llama = read_golden(GOLDEN / "llama")
+    server = Server(hadal, copy_of(tmp_path / "chatty", llama.model, TEMPLATE, max_position_embeddings=16384), "--replies", 1)
+    long = {"max_tokens": 6000, "logit_bias": ENDLESS["logit_bias"]}
+    order = []
+
+    def send(priority):
+        status, _, reply = ask(server, "/v1/completions", long | {"prompt": [65 + priority] * 9000, "priority": priority})
+        order.append((priority, status, reply["usage"]["completion_tokens"]))
+
+    with concurrent.futures.ThreadPoolExecutor(3) as threads:
+        for count, priority in enumerate([0, -5, 5], 1):
+            threads.submit(send, priority)
+            assert wait_until(lambda: metrics_of(server)["hadal_requests"] == count)  # noqa: B023
+    assert order == [(5, 200, 6000), (0, 200, 6000), (-5, 200, 6000)]
+    assert metrics_of(server)["hadal_preempted_total"] == 1
+    assert server.end() == 0
+
+
 def test_the_engine_is_seen(hadal, model):
     server = Server(hadal, model, "--draft", "off")
     body = BODY | {"messages": [{"role": "user", "content": "word " * 200}]}
     usage = ask(server, body=body)[2]["usage"]
+    rows = usage["prompt_tokens"] + usage["completion_tokens"] - 1
+    assert wait_until(lambda: metrics_of(server)["hadal_batch_rows_sum"] == rows), "counted behind the pass that ends the reply"
     first = metrics_of(server)
-    assert first["hadal_batch_rows_sum"] == usage["prompt_tokens"] + usage["completion_tokens"] - 1
     assert first["hadal_queue_seconds_count"] == 1 and first["hadal_cached_tokens_total"] == 0
     assert first["hadal_cache_pages"] > first["hadal_cache_pages_free"] > 0
     assert ask(server, body=body)[2]["usage"] is not None
