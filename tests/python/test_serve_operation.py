@@ -408,19 +408,19 @@ def test_priorities_are_bounded_by_the_key(hadal, model, tmp_path):
 def test_the_greater_priority_comes_first(hadal, tmp_path):
     """Only one of the three has room at a time: the greatest takes the place of the one that runs, the least waits for both."""
     llama = read_golden(GOLDEN / "llama")
-    server = Server(hadal, copy_of(tmp_path / "chatty", llama.model, TEMPLATE, max_position_embeddings=16384), "--replies", 1)
-    long = {"max_tokens": 6000, "logit_bias": ENDLESS["logit_bias"]}
+    server = Server(hadal, copy_of(tmp_path / "chatty", llama.model, TEMPLATE, max_position_embeddings=8192), "--replies", 1)
+    long = {"max_tokens": 3000, "logit_bias": ENDLESS["logit_bias"]}
     order = []
 
     def send(priority):
-        status, _, reply = ask(server, "/v1/completions", long | {"prompt": [65 + priority] * 9000, "priority": priority})
+        status, _, reply = ask(server, "/v1/completions", long | {"prompt": [65 + priority] * 4500, "priority": priority})
         order.append((priority, status, reply["usage"]["completion_tokens"]))
 
     with concurrent.futures.ThreadPoolExecutor(3) as threads:
         for count, priority in enumerate([0, -5, 5], 1):
             threads.submit(send, priority)
             assert wait_until(lambda: metrics_of(server)["hadal_requests"] == count)  # noqa: B023
-    assert order == [(5, 200, 6000), (0, 200, 6000), (-5, 200, 6000)]
+    assert order == [(5, 200, 3000), (0, 200, 3000), (-5, 200, 3000)]
     assert metrics_of(server)["hadal_preempted_total"] == 1
     assert server.end() == 0
 

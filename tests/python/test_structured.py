@@ -169,5 +169,5 @@ def test_forms_that_take_for_ever_end(hadal):
     assert status == 200 and reply["choices"][0]["finish_reason"] == "length"
     long = {"type": "array", "items": {"type": "string", "maxLength": 5000}, "minItems": 1, "maxItems": 5000}
     status, reply = ask(response_format=strict(long))
-    assert status == 200 and reply["usage"]["completion_tokens"] == 20, "a form that is merely large is kept to"
+    assert status == 200 and (reply["choices"][0]["finish_reason"] == "stop" or reply["usage"]["completion_tokens"] == 20), "merely large"
     assert server.end() == 0
