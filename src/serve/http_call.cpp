@@ -1,3 +1,4 @@
+// A call as whoever answers it reads it.
 #include <algorithm>
 #include <cctype>
 
