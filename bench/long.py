@@ -30,12 +30,12 @@ BLOCKS = lambda n: ["--attention-topk-blocks", n]  # noqa: E731
 ROWS = [
     ("prefill 10240", "d = 256", "w8", "i8", [*PROMPT, 10240], [("all", []), ("512 + 4", WINDOW)]),
     ("prefill 10240", "d = 256", "f32", "f32", [*PROMPT, 10240], [("all", []), ("512 + 4", WINDOW)]),
-    ("prefill 10240", "coder-1.3b", "w4", "i8", [*PROMPT, 10240], [("all", []), ("512 + 4", WINDOW)]),
     ("decode behind 10240", "coder-1.3b", "w4", "i8", [*BEHIND, 10240], [("all", []), ("512 + 4", WINDOW)]),
     ("decode behind 10240", "coder-1.3b", "w4", "f16", [*BEHIND, 10240], [("all", []), ("512 + 4", WINDOW)]),
     ("decode behind 10240", "coder-1.3b", "bf16", "f16", [*BEHIND, 10240], [("all", []), ("512 + 4", WINDOW)]),
     ("decode behind 16352", "coder-1.3b", "w4", "i8", [*BEHIND, 16352], [("all", []), ("64 of 256 blocks", BLOCKS(64)), ("32 of 256 blocks", BLOCKS(32))]),
     ("decode behind 16352", "coder-1.3b", "w4", "f16", [*BEHIND, 16352], [("all", []), ("64 of 256 blocks", BLOCKS(64)), ("32 of 256 blocks", BLOCKS(32))]),
+    ("prefill 10240", "coder-1.3b", "w4", "i8", [*PROMPT, 10240], [("all", []), ("512 + 4", WINDOW)]),
 ]
 # of bench_attention: rows, first position
 ALONE = [("a prompt of 10240", "rows 10240 at 0"), ("64 rows behind 10240", "rows 64 at 10240"), ("one row behind 10240", "rows 1 at 10240")]
@@ -68,9 +68,9 @@ def alone(program):
     print(text, file=sys.stderr, flush=True)
     found = {}
     for line in text.splitlines()[2:]:
-        name, figures = line[:44].strip(), line[44:].split()
+        name, microseconds, *_ = line.rsplit(None, 4)
         cache, what = name.removeprefix("coder-1.3b ").split(" ", 1)
-        found[cache, what.split(" window")[0], "window" in what] = float(figures[0])
+        found[cache.lower(), what.split(" window")[0], "window" in what] = float(microseconds)
     return found
 
 
@@ -82,10 +82,9 @@ def markdown(record):
         f"`bench/long.py` on {record['date']}, commit {record['commit']}. {m['cpu']}, {m['threads']} threads, {m['isa']}. What a token sees: all before it, the last "
         "512 and the first 4 (sinks), or the best blocks of 64 (its own, the one before and the first among them). Limit: by the bytes and operations that",
         "remain. Memory: the most the process held. Random weights. *: the machine was not idle.",
-        "",
-        "| shape, weights, cache | figure | sees | tokens/s | times | of the limit | memory |",
-        "|---|---|---|---|---|---|---|",
     ]
+    if record["rows"]:
+        lines += ["", "| shape, weights, cache | figure | sees | tokens/s | times | of the limit | memory |", "|---|---|---|---|---|---|---|"]
     for row in record["rows"]:
         first = row["seen"][0]
         for seen in row["seen"]:
@@ -137,8 +136,8 @@ def main():
                 row["seen"].append({"sees": sees, "idle": idle, "memory": memory} | result)
                 print(f"{shape} {weights} {cache} {figure}, sees {sees}: {result['tokens_per_second']:,.1f} tokens/s, {memory / 1e9:.2f} GB", file=sys.stderr, flush=True)
             record["rows"].append(row)
-    options.out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
-    options.out.with_suffix(".md").write_text(markdown(record))
+            options.out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")  # after each row: the last take longest
+            options.out.with_suffix(".md").write_text(markdown(record))
 
 
 if __name__ == "__main__":

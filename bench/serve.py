@@ -162,6 +162,9 @@ def table(record):
     yield f"`{record['command']}`, {record['date']}, commit {record['commit']}, {record['machine']}. Tokens per second of all clients together;"
     yield "seconds to the first token of 32 clients at once; milliseconds between tokens while a long prompt arrives. What each means: `bench/serve.py --help`."
     yield ""
+    yield "hadal guesses tokens where that pays; not in the coder-1.3b rows, whose random weights repeat themselves and are guessed too well (`-- --weights w4 --draft off`). Their"
+    yield "GGUF file is that of `bench/peers/run`: Q4_0 there, packed as w4 here. SmolLM2 w8 is the same Q4_1 file packed in 8 bits here and as it is there."
+    yield ""
     yield "| model | figure | hadal | llama.cpp's server | ratio |"
     yield "|---|---|---|---|---|"
     for model, engines in record["models"].items():
