@@ -23,7 +23,7 @@ int main(int argc, char** argv) {
                       .what = "hadal loads DeepSeek models and their relatives, and runs them on ordinary processors.",
                       .closing = closing,
                       .commands = {add_chat, add_generate, add_serve, add_keys, add_info, add_tokenize, add_detokenize, add_logits,
-                                   add_perplexity, add_quantize, add_bench, add_models, add_presets, add_pull, add_doctor},
+                                   add_perplexity, add_answers, add_quantize, add_bench, add_models, add_presets, add_pull, add_doctor},
                       .other = "hadal-train",
                       .other_commands = {"train", "tokenizer"}},
                      argc, argv);

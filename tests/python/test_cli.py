@@ -9,7 +9,7 @@ import pytest
 from cases import CASES
 from conftest import TEMPLATE, copy_of
 
-COMMANDS = ("chat", "generate", "info", "tokenize", "detokenize", "logits", "perplexity", "models", "presets", "bench", "pull", "doctor")
+COMMANDS = ("chat", "generate", "info", "tokenize", "detokenize", "logits", "perplexity", "answers", "models", "presets", "bench", "pull", "doctor")
 GREEDY = ("--temperature", 0)
 NEVER_END = ("--logit-bias", "299=-100")
 pytestmark = pytest.mark.usefixtures("cache")
