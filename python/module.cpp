@@ -13,9 +13,9 @@
 #include "core/error.h"
 #include "core/pool.h"
 #include "model/hub.h"
-#include "model/presets.h"
 #include "model/prompt.h"
 #include "model/reply.h"
+#include "python/numbers.h"
 #include "python/running_model.h"
 
 namespace nb = nanobind;
@@ -221,21 +221,6 @@ nb::bytes decode(const RunningModel& model, const Ids& ids, bool skip_special) {
   return bytes_of(t.decode(tokens));
 }
 
-nb::dict numbers_of(const RunningModel& model) {
-  const ModelConfig& c = model.config();
-  const ParameterCount count = count_parameters(c);
-  nb::dict out;
-  const auto put = [&](const char* key, auto value) { out[key] = nb::cast(value); };
-  put("family", c.family), put("vocab", c.vocab), put("dim", c.dim), put("layers", c.layers), put("heads", c.heads);
-  put("kv_heads", c.kv_heads), put("head_dim", c.q_dim()), put("context", c.context), put("ffn_dim", c.ffn_dim);
-  put("attention", std::string(c.attention == AttentionKind::mla ? "mla" : "gqa")), put("kv_rank", c.kv_rank);
-  put("experts", c.moe.experts), put("active_experts", c.moe.active), put("shared_experts", c.moe.shared);
-  put("expert_dim", c.moe.expert_dim), put("rope_theta", double(c.rope.theta)), put("norm_eps", double(c.norm_eps));
-  put("parameters", count.total), put("active_parameters", count.active), put("tied_head", c.tied_head);
-  put("begin_token", c.begin_token), put("end_tokens", model.loaded().end_tokens);
-  return out;
-}
-
 }  // namespace
 }  // namespace hadal
 
@@ -274,7 +259,7 @@ NB_MODULE(_hadal, m) {
              const Unlocked unlocked;
              return model.room();
            })
-      .def("config", &numbers_of)
+      .def("config", [](const RunningModel& model) { return numbers_of(model.config(), model.loaded().end_tokens); })
       .def("path", [](const RunningModel& model) { return model.loaded().source.path().string(); })
       .def("has_chat", [](const RunningModel& model) { return model.loaded().chat_template.has_value(); })
       .def("render", &render, "messages"_a, "add_generation_prompt"_a, "tools"_a, "variables"_a)

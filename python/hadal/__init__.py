@@ -10,9 +10,12 @@
     >>> model.logits(model.tokenizer.encode("once upon")).dtype   # [tokens, vocab]
     dtype('float32')
 
-`from hadal import DeepSeekModel` has the names that users of transformers know. Whatever is wrong with what was given raises `hadal.Error`,
+`from hadal import DeepSeekModel` has the names that users of transformers know; `hadal.torch.DeepSeekModel` is one that PyTorch trains. Whatever is wrong with what was given raises `hadal.Error`,
 a ValueError, which says what was expected and what was found.
 """
+
+import importlib
+import types
 
 from ._hadal import Error, cache_folder
 from ._hadal import version as __version__
@@ -40,3 +43,9 @@ __all__ = [
     "load",
     "pull",
 ]
+
+
+def __getattr__(name: str) -> types.ModuleType:
+    if name == "torch":  # imported where it is asked for: the rest needs no torch
+        return importlib.import_module("hadal.torch")
+    raise AttributeError(f"module 'hadal' has no attribute '{name}'")

@@ -9,6 +9,10 @@ from typing import Any
 from ._hadal import Error, Masks
 
 
+def _nobody() -> None:
+    """Who is told of changes where they are looked up instead."""
+
+
 class Config:
     """Numbers of a model. Only the three attention_... may be set; what is set takes effect for every request from then on.
 
@@ -49,8 +53,9 @@ class Config:
     _changed: Callable[[], Callable[[Masks], None] | None]
     _masks = ("attention_window", "attention_sinks", "attention_top_blocks")
 
-    def __init__(self, numbers: dict[str, Any], masks: Masks, changed: Callable[[Masks], None]) -> None:
-        self.__dict__.update(numbers, _wanted=masks, _changed=weakref.WeakMethod(changed))  # its model holds it, not the other way round
+    def __init__(self, numbers: dict[str, Any], masks: Masks, changed: Callable[[Masks], None] | None) -> None:
+        """changed: told of every change, and may refuse it; its model holds the config, not the other way round."""
+        self.__dict__.update(numbers, _wanted=masks, _changed=weakref.WeakMethod(changed) if changed else _nobody)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in self._masks:

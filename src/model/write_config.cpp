@@ -145,7 +145,10 @@ std::string config_json(const ModelConfig& c, const std::string& weights, int64_
 
 std::string packed_config_json(const std::string& published, const std::string& weights, int64_t drafts) {
   Json json = parse(published, "config.json");
-  json["quantization_config"] = quantization(weights);
+  if (weights.empty())
+    json.erase("quantization_config");
+  else
+    json["quantization_config"] = quantization(weights);
   for (const char* key : {"num_nextn_predict_layers", "num_mtp_layers"})
     if (json.contains(key)) json[key] = drafts;
   if (json.value("model_type", "").starts_with("deepseek_v3")) json["num_nextn_predict_layers"] = drafts;  // the family's default is 1

@@ -13,7 +13,7 @@ namespace hadal {
 // A config.json from which parse_config makes the same configuration. `weights`: what quantization_config says, e.g. "w4"; empty: nothing.
 // Error: a configuration that the published keys (and docs/formats.md's few of our own) cannot express.
 std::string config_json(const ModelConfig& config, const std::string& weights, int64_t drafts = 0);
-// A published config.json with its quantization_config and the number of its draft layers replaced.
+// A published config.json with its quantization_config (`weights` empty: without it) and the number of its draft layers replaced.
 std::string packed_config_json(const std::string& published, const std::string& weights, int64_t drafts);
 
 // Everything but weights and the index: configuration, tokenizer, chat template, defaults of sampling.

@@ -22,12 +22,12 @@ Tensor gated(const Tensor& h, const Mlp<Tensor>& w, Path path) {
   return project(path == Path::kernels ? ops::swiglu(gate, up) : at::silu(gate) * up, w.down);
 }
 
-// One expert after the other: the rows that chose it, weighed, added where they came from. rows [n, dim].
+// One expert after the other: the rows that chose it, weighed, added where they came from. rows [n, dim]. An expert without rows gets a
+// gradient of zero, as any parameter does that had nothing to do: optimizers and all-reduces find all of them.
 Tensor routed(const Tensor& rows, const Routing& routing, const std::vector<Mlp<Tensor>>& experts) {
   Tensor out = torch::zeros_like(rows, routing.weight.scalar_type());
   for (size_t e = 0; e < experts.size(); ++e) {
     const std::vector<Tensor> at = torch::where(routing.expert == int64_t(e));
-    if (at[0].numel() == 0) continue;
     const Tensor y = gated(rows.index_select(0, at[0]), experts[e], Path::algebra).to(out.scalar_type());
     out = out.index_add(0, at[0], y * routing.weight.index({at[0], at[1]}).unsqueeze(1));
   }

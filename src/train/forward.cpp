@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <functional>
+#include <memory>
 
 #include "core/error.h"
 #include "train/ops.h"
@@ -80,16 +81,26 @@ struct Recomputed : torch::autograd::Function<Recomputed> {
   }
 };
 
-Rows without_effects(Rows rows) {
-  rows.pass.memory = nullptr;
-  rows.pass.trace = {};
-  return rows;
-}
+// What the way back runs blocks with, without effects. It may come when the caller's configuration is gone.
+struct Again {
+  explicit Again(const Rows& r)
+      : config(r.pass.config),
+        rows{{.config = config, .path = r.pass.path, .balance = r.pass.balance, .indexer_weight = r.pass.indexer_weight},
+             r.products,
+             r.rope,
+             r.position,
+             r.key_position,
+             r.past} {}
+  Again(const Again&) = delete;
+  const ModelConfig config;
+  const Rows rows;
+};
 
-Tensor run_recomputed(const Tensor& x, const Block<Tensor>& block, int64_t layer, const std::shared_ptr<const Rows>& rows) {
-  const auto again = std::make_shared<const Rows>(without_effects(*rows));
-  return Recomputed::apply(x, Recomputed::Run([&](const Tensor& in) { return run_block(in, block, layer, *rows); }),
-                           Recomputed::Run([&block, layer, again](const Tensor& in) { return run_block(in, block, layer, *again); }));
+Tensor run_recomputed(const Tensor& x, const Block<Tensor>& block, int64_t layer, const Rows& rows,
+                      const std::shared_ptr<const Again>& again) {
+  const auto kept = std::make_shared<const Block<Tensor>>(block);  // handles: the parameters' owner may be gone as well
+  return Recomputed::apply(x, Recomputed::Run([&](const Tensor& in) { return run_block(in, block, layer, rows); }),
+                           Recomputed::Run([kept, layer, again](const Tensor& in) { return run_block(in, *kept, layer, again->rows); }));
 }
 
 }  // namespace
@@ -118,16 +129,18 @@ Tensor rotate(const Tensor& x, const Rope& rope, Path path) {
 
 Tensor forward(const Params<Tensor>& params, const Tensor& tokens, const Pass& pass) {
   CHECK(tokens.dim() == 2 && tokens.scalar_type() == torch::kLong);
-  const auto rows = std::make_shared<const Rows>(rows_of(pass, tokens.size(1), params.embed.scalar_type()));
+  const Rows rows = rows_of(pass, tokens.size(1), params.embed.scalar_type());
   if (pass.memory) pass.memory->layers.resize(size_t(pass.config.layers));
   const bool recompute = pass.recompute && torch::GradMode::is_enabled();
+  const auto again = recompute ? std::make_shared<const Again>(rows) : nullptr;
   Tensor x = at::embedding(params.embed, tokens).to(params.norm.scalar_type());
+  if (recompute && !x.requires_grad()) x.requires_grad_();  // a block whose input asks for no gradient would not be run again
   for (int64_t layer = 0; layer < pass.config.layers; ++layer) {
     const Block<Tensor>& block = params.blocks[size_t(layer)];
-    x = recompute ? run_recomputed(x, block, layer, rows) : run_block(x, block, layer, *rows);
+    x = recompute ? run_recomputed(x, block, layer, rows, again) : run_block(x, block, layer, rows);
     if (pass.trace.hidden) pass.trace.hidden->push_back(x);
   }
-  if (pass.memory) trim(*pass.memory, *rows);
+  if (pass.memory) trim(*pass.memory, rows);
   return x;
 }
 

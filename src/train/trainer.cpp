@@ -204,6 +204,7 @@ RunResult Trainer::run() {
   fs::create_directories(config_.output);
   if (state_.step == 0 && saved_steps(config_.output).empty()) save();
   RunResult result;
+  bool due = false;  // a state
   while (state_.step < config_.schedule.steps && !(hooks_.stop && hooks_.stop())) {
     const double share = rate_share(config_.schedule, state_.step);
     const Outcome outcome = step(state_.step + state_.skipped);
@@ -239,7 +240,12 @@ RunResult Trainer::run() {
     report.resident = resident_bytes();
     result.loss = outcome.loss;
     note(report);
-    if (last || state_.step % config_.save_every == 0) save();
+    due = due || last || state_.step % config_.save_every == 0;
+    // Each rank has memories of its own rows, and the first alone saves: so where texts begin, and there are none.
+    if (due && (ranks_.size == 1 || last || feed_.starts_text(state_.step + state_.skipped))) {
+      save();
+      due = false;
+    }
   }
   result.steps = state_.step;
   result.tokens = state_.step * batch_tokens;
@@ -256,10 +262,12 @@ void Trainer::save_model(const fs::path& folder) const {
   save_params(config_.model, config_.ema > 0 ? average_ : params_, config_.type, folder / "model.safetensors");
 }
 
-RunResult train(const TrainConfig& config, bool resume, const RunHooks& hooks) {
+RunResult train(const TrainConfig& config, bool resume, const RunHooks& hooks) { return train(config, resume, hooks, {}); }
+
+RunResult train(const TrainConfig& config, bool resume, const RunHooks& hooks, Ranks ranks) {
   if (!resume && !saved_steps(config.output).empty())
     throw Error("{} holds the states of a run: go on with --resume, or name another output", config.output.string());
-  Trainer trainer(config, next_token(config), hooks);
+  Trainer trainer(config, next_token(config), hooks, std::move(ranks));
   if (resume) trainer.resume();
   return trainer.run();
 }

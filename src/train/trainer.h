@@ -80,4 +80,6 @@ class Trainer {
   int64_t returns_ = 0, furthest_ = 0;  // times it went back, and how far it had come by then
 };
 
+RunResult train(const TrainConfig& config, bool resume, const RunHooks& hooks, Ranks ranks);  // run.h's, as one of several programs
+
 }  // namespace hadal::train

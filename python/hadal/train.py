@@ -1,0 +1,110 @@
+"""A run file's run by several programs: each computes a part of every batch, torch.distributed adds up what they found.
+
+    torchrun --nproc-per-node 2 -m hadal.train RUN.toml
+    torchrun --nproc-per-node 2 --max-restarts 3 -m hadal.train RUN.toml --output runs/second
+
+The loop is that of `hadal train`, whose run files these are (docs/training.md), and two programs have the losses of one. When a program dies the others
+end with an error; under --max-restarts torchrun starts all again, and they go on from the newest state.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+
+from . import torch as _  # says what is missing where torch or the trainer is
+from . import _train
+from ._hadal import Error
+
+import torch  # noqa: I001
+import torch.distributed as dist
+from torch import Tensor
+
+BUCKET = 25 << 20  # bytes: what DistributedDataParallel sends at a time
+
+
+def buckets(tensors: list[Tensor], limit: int = BUCKET) -> list[list[Tensor]]:
+    """Runs of tensors of one type, of `limit` bytes or one tensor each."""
+    all: list[list[Tensor]] = []
+    size = 0
+    for tensor in tensors:
+        size += tensor.nbytes
+        if not all or size > limit or tensor.dtype != all[-1][0].dtype:
+            all.append([])
+            size = tensor.nbytes
+        all[-1].append(tensor)
+    return all
+
+
+def sum_over_ranks(tensors: list[Tensor]) -> None:
+    """Each tensor becomes its sum over all ranks. Error: another program is gone."""
+    try:
+        sent = []
+        for bucket in buckets(tensors):
+            flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+            sent.append((bucket, flat, dist.all_reduce(flat, async_op=True)))
+        for bucket, flat, work in sent:
+            work.wait()
+            for tensor, part in zip(bucket, flat.split([tensor.numel() for tensor in bucket])):
+                tensor.copy_(part.view_as(tensor))
+    except RuntimeError as error:
+        why = str(error).splitlines()[0]
+        raise Error(
+            f"rank {dist.get_rank()} of {dist.get_world_size()} lost the others ({why}): "
+            "start all again with --resume; torchrun --max-restarts N does it by itself"
+        ) from None
+
+
+class Progress:
+    """A line on stderr every two seconds; with `losses`, a JSON line for each step on stdout."""
+
+    def __init__(self, losses: bool) -> None:
+        self.losses, self.begin, self.shown, self.first = losses, time.monotonic(), time.monotonic(), 0
+
+    def __call__(self, step: int, steps: int, loss: float, evaluation: float, rate: float, note: str) -> None:
+        self.first = self.first or step
+        if self.losses:
+            print(json.dumps({"step": step, "loss": loss}), flush=True)
+        if note:
+            print(note, file=sys.stderr)
+        now = time.monotonic()
+        if now - self.shown < 2:
+            return
+        self.shown = now
+        left = (now - self.begin) / (step - self.first + 1) * (steps - step)
+        tested = f", evaluation {evaluation:.4f}" if evaluation >= 0 else ""
+        print(f"{step} of {steps} steps, loss {loss:.4f}{tested}, {rate:,.0f} tokens/s, {left:,.0f} s left", file=sys.stderr)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m hadal.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", metavar="RUN.toml")
+    parser.add_argument("--output", default="", help="the folder to write; default: what the file says")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest state; a restart by torchrun does")
+    parser.add_argument("--losses", action="store_true", help="a JSON line for each step")
+    options = parser.parse_args()
+    several = "WORLD_SIZE" in os.environ
+    if several:
+        dist.init_process_group("gloo")
+    rank, size = (dist.get_rank(), dist.get_world_size()) if several else (0, 1)
+    resume = options.resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    try:
+        steps, loss, evaluation, seconds, model = _train.run(
+            options.file, options.output, resume, rank, size, sum_over_ranks, Progress(options.losses)
+        )
+    except Error as error:
+        print(f"hadal: error: {error}", file=sys.stderr, flush=True)
+        os._exit(1)  # nothing is left to say to ranks that are gone
+    if several:
+        dist.destroy_process_group()
+    if rank == 0:
+        tested = f", evaluation {evaluation:.4f}" if evaluation >= 0 else ""
+        print(f"{steps} steps by {size} programs in {seconds:.1f} s: loss {loss:.4f}{tested}\n{model}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
