@@ -470,7 +470,7 @@ rank, ranks = dist.get_rank(), dist.get_world_size()
 model = DistributedDataParallel(DeepSeekModel.from_pretrained(sys.argv[1]))
 steps = torch.optim.AdamW(model.parameters(), lr=1e-3)
 for step in range(10):
-    ids = torch.randint(0, 300, (4, 16), generator=torch.Generator().manual_seed(step))[rank::ranks]
+    ids = torch.randint(0, 300, (4, 16), generator=torch.Generator().manual_seed(7))[rank::ranks]
     steps.zero_grad()
     loss = model(ids, labels=ids).loss
     loss.backward()
