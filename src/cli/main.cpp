@@ -25,6 +25,6 @@ int main(int argc, char** argv) {
                       .commands = {add_chat, add_generate, add_serve, add_keys, add_info, add_tokenize, add_detokenize, add_logits,
                                    add_perplexity, add_answers, add_quantize, add_bench, add_models, add_presets, add_pull, add_doctor},
                       .other = "hadal-train",
-                      .other_commands = {"train", "tokenizer"}},
+                      .other_commands = {"train", "distill", "tokenizer"}},
                      argc, argv);
 }

@@ -202,6 +202,51 @@ ScheduleConfig read_schedule(Table& t) {
   return s;
 }
 
+TokenLoss read_token_loss(Table& t, const TokenLoss& otherwise) {
+  TokenLoss loss = otherwise;
+  loss.hard = t.number("hard", loss.hard, 0, 1e6);
+  loss.forward = t.number("forward", loss.forward, 0, 1e6);
+  loss.reverse = t.number("reverse", loss.reverse, 0, 1e6);
+  loss.jsd = t.number("jsd", loss.jsd, 0, 1e6);
+  loss.beta = t.number("beta", loss.beta, 0, 1);
+  loss.temperature = t.number("temperature", loss.temperature, 0, 1e3);
+  return loss;
+}
+
+HiddenPair read_hidden(Table& t) {
+  HiddenPair pair;
+  pair.kind = t.choice("kind", "mse", {"mse", "cosine"}) == "mse" ? HiddenPair::Kind::mse : HiddenPair::Kind::cosine;
+  pair.teacher_layer = t.count("teacher_layer", 0, 0);
+  pair.student_layer = t.count("student_layer", 0, 0);
+  pair.weight = t.number("weight", pair.weight, 0, 1e6);
+  return pair;
+}
+
+DistillConfig read_distill(Table& t, const fs::path& file) {
+  DistillConfig d;
+  const std::string teacher = t.text("teacher", "");
+  if (teacher.empty()) t.fail("teacher", "the folder of a model", "none");
+  const fs::path path = beside(file, teacher);
+  d.teacher = fs::exists(path) ? path : resolve_model(teacher);
+  if (const std::string cache = t.text("cache", ""); !cache.empty()) d.cache = beside(file, cache);
+  d.loss = read_token_loss(t, d.loss);
+  for (const toml::table* each : t.inner_list("hidden")) {
+    Table table(*each, fmt::format("{}: [[distill.hidden]] {}", file.string(), d.hidden.size() + 1));
+    d.hidden.push_back(read_hidden(table));
+    table.finish();
+  }
+  if (const toml::table* own = t.inner("on_policy")) {
+    Table table(*own, fmt::format("{}: [distill.on_policy]", file.string()));
+    d.on_policy = table.number("share", 0.3, 0, 1);
+    d.on_policy_loss = read_token_loss(table, d.on_policy_loss);
+    d.refresh = table.count("refresh", d.refresh, 1);
+    d.replies = table.count("replies", d.replies, 1);
+    table.finish();
+  }
+  d.check();
+  return d;
+}
+
 }  // namespace
 
 int64_t TrainConfig::rows() const {
@@ -255,6 +300,7 @@ TrainConfig read_train_config(const fs::path& file) {
     config.balance.weight = t.number("weight", config.balance.weight, 0, 1e6);
     config.balance.z_loss = t.number("z_loss", config.balance.z_loss, 0, 1e6);
   });
+  with_table(root, file, "distill", [&](Table& t) { config.distill = read_distill(t, file); });
   root.finish();
   return config;
 }

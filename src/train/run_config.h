@@ -8,6 +8,7 @@
 #include "core/dtype.h"
 #include "data/source.h"
 #include "model/config.h"
+#include "train/distill_config.h"
 
 namespace hadal::train {
 
@@ -55,6 +56,7 @@ struct TrainConfig {
   OptimizerConfig optimizer;
   ScheduleConfig schedule;
   BalanceConfig balance;
+  DistillConfig distill;
   int64_t evaluate_every = 0, evaluate_batches = 8;  // 0: at the end only
   int64_t save_every = 500, keep = 2;                // training states
   double ema = 0;                                    // of the weights that are written at the end; 0: the last

@@ -49,33 +49,36 @@ Params<Tensor> first_params(const TrainConfig& config) {
 
 }  // namespace
 
+Tensor draft_loss(const Params<Tensor>& params, const Tensor& x, const Examples& e, const Pass& pass) {
+  const Tensor log_p = draft_logits(params, x, e.tokens, pass).log_softmax(-1);
+  const Tensor of_targets = log_p.gather(-1, e.targets.slice(1, 1).unsqueeze(-1)).squeeze(-1);
+  return -(of_targets * e.weights.slice(1, 1)).sum();
+}
+
 Objective next_token(const TrainConfig& config) {
   return [draft_weight = config.draft_weight](const Params<Tensor>& params, const Examples& e, const Pass& pass) {
     const Tensor x = forward(params, e.tokens, pass);
     Tensor loss = next_token_loss(params, x, e.targets, e.weights, pass.config);
-    if (pass.config.load_draft && draft_weight > 0) {
-      const Tensor log_p = draft_logits(params, x, e.tokens, pass).log_softmax(-1);
-      const Tensor of_targets = log_p.gather(-1, e.targets.slice(1, 1).unsqueeze(-1)).squeeze(-1);
-      loss = loss - draft_weight * (of_targets * e.weights.slice(1, 1)).sum();
-    }
+    if (pass.config.load_draft && draft_weight > 0) loss = loss + draft_weight * draft_loss(params, x, e, pass);
     return loss;
   };
 }
 
-Trainer::Trainer(const TrainConfig& config, Objective objective, const RunHooks& hooks, Ranks ranks)
+Trainer::Trainer(const TrainConfig& config, Objective objective, const RunHooks& hooks, Ranks ranks, std::vector<NamedTensor> beside)
     : config_(config),
       objective_(std::move(objective)),
       hooks_(hooks),
       ranks_(std::move(ranks)),
       encoder_(config.tokenizer),
       feed_(config.data, config, encoder_, ranks_, hooks),
-      params_(first_params(config)) {
+      params_(first_params(config)),
+      beside_(std::move(beside)) {
   if (feed_.rows() % ranks_.size != 0) throw Error("a batch of {} rows: expected a multiple of {} programs", feed_.rows(), ranks_.size);
   const int64_t rows = feed_.rows() / ranks_.size;
   if (config_.micro_rows == 0) config_.micro_rows = rows;
   if (rows % config_.micro_rows != 0) throw Error("{} rows of a batch: expected a multiple of micro_rows, {}", rows, config_.micro_rows);
   if (!config.evaluation.empty()) evaluation_ = std::make_unique<Feed>(config.evaluation, config, encoder_, ranks_, hooks);
-  optimizer_ = std::make_unique<Optimizer>(named(config.model, params_), config.optimizer);
+  optimizer_ = std::make_unique<Optimizer>(learning(), config.optimizer);
   if (config.ema > 0) average_ = copy(config.model, params_);
 }
 
@@ -104,7 +107,8 @@ Trainer::Outcome Trainer::step(int64_t batch) {
     part.backward();
     loss += part.detach();
   }
-  const std::vector<Tensor> all = learnt(config_.model, params_);
+  std::vector<Tensor> all = learnt(config_.model, params_);
+  for (const NamedTensor& t : beside_) all.push_back(t.tensor);
   if (ranks_.size > 1) {
     std::vector<Tensor> sums{loss};
     for (const Tensor& p : all) {
@@ -132,8 +136,14 @@ double Trainer::evaluate() const {
   return loss / std::max(1., counted);
 }
 
-std::vector<NamedTensor> Trainer::state_tensors() {
+std::vector<NamedTensor> Trainer::learning() const {
   std::vector<NamedTensor> all = named(config_.model, params_);
+  all.insert(all.end(), beside_.begin(), beside_.end());
+  return all;
+}
+
+std::vector<NamedTensor> Trainer::state_tensors() {
+  std::vector<NamedTensor> all = learning();
   for (const NamedTensor& t : optimizer_->state()) all.push_back(t);
   if (config_.ema > 0)
     for (const NamedTensor& t : named(config_.model, average_)) all.push_back({"average." + t.name, t.role, t.tensor});
@@ -262,11 +272,15 @@ void Trainer::save_model(const fs::path& folder) const {
   save_params(config_.model, config_.ema > 0 ? average_ : params_, config_.type, folder / "model.safetensors");
 }
 
+void expect_new(const TrainConfig& config, bool resume) {
+  if (!resume && !saved_steps(config.output).empty())
+    throw Error("{} holds the states of a run: go on with --resume, or name another output", config.output.string());
+}
+
 RunResult train(const TrainConfig& config, bool resume, const RunHooks& hooks) { return train(config, resume, hooks, {}); }
 
 RunResult train(const TrainConfig& config, bool resume, const RunHooks& hooks, Ranks ranks) {
-  if (!resume && !saved_steps(config.output).empty())
-    throw Error("{} holds the states of a run: go on with --resume, or name another output", config.output.string());
+  expect_new(config, resume);
   Trainer trainer(config, next_token(config), hooks, std::move(ranks));
   if (resume) trainer.resume();
   return trainer.run();

@@ -21,6 +21,8 @@ struct Examples {          // a micro-batch
 
 // The sum of the losses of the rows that count. `params` are cast already; `pass` carries memory, balance and recomputation.
 using Objective = std::function<Tensor(const Params<Tensor>& params, const Examples& examples, const Pass& pass)>;
+// The sum of the losses of the draft layer, which predicts the token after the next; x: what forward() returned.
+Tensor draft_loss(const Params<Tensor>& params, const Tensor& x, const Examples& examples, const Pass& pass);
 // Of the next token, and of the one after it where the model has a draft layer.
 Objective next_token(const TrainConfig& config);
 
@@ -44,7 +46,9 @@ class Feed {  // rows of every batch out of several sources
 
 class Trainer {
  public:
-  Trainer(const TrainConfig& config, Objective objective, const RunHooks& hooks = {}, Ranks ranks = {});
+  // beside: what is learnt, kept and continued with the parameters, and is no part of the model.
+  Trainer(const TrainConfig& config, Objective objective, const RunHooks& hooks = {}, Ranks ranks = {},
+          std::vector<NamedTensor> beside = {});
   void resume();  // from the newest state, if there is one
   RunResult run();
 
@@ -60,6 +64,7 @@ class Trainer {
   double evaluate() const;
   Pass pass_of(Memory* memory) const;
   torch::ScalarType type() const { return config_.precision == "bf16" ? torch::kBFloat16 : torch::kFloat; }
+  std::vector<NamedTensor> learning() const;  // parameters, and what is learnt beside them
   std::vector<NamedTensor> state_tensors();
   void save();
   void load(int64_t step);
@@ -75,11 +80,13 @@ class Trainer {
   Feed feed_;
   std::unique_ptr<Feed> evaluation_;  // null: there is none
   Params<Tensor> params_, average_;   // average_: exponential, empty without
+  std::vector<NamedTensor> beside_;
   std::unique_ptr<Optimizer> optimizer_;
   RunState state_;
   int64_t returns_ = 0, furthest_ = 0;  // times it went back, and how far it had come by then
 };
 
+void expect_new(const TrainConfig& config, bool resume);  // Error: the output holds another run's states, and no `resume`
 RunResult train(const TrainConfig& config, bool resume, const RunHooks& hooks, Ranks ranks);  // run.h's, as one of several programs
 
 }  // namespace hadal::train

@@ -8,6 +8,7 @@ class App;
 namespace hadal {
 
 void add_train(CLI::App& app);
+void add_distill(CLI::App& app);
 void add_tokenizer(CLI::App& app);
 
 }  // namespace hadal
