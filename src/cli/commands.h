@@ -16,6 +16,7 @@ void add_logits(CLI::App& app);
 void add_perplexity(CLI::App& app);
 void add_answers(CLI::App& app);
 void add_quantize(CLI::App& app);
+void add_balance(CLI::App& app);
 void add_bench(CLI::App& app);
 void add_serve(CLI::App& app);
 void add_keys(CLI::App& app);

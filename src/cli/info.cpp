@@ -174,7 +174,9 @@ std::string feed_forward_line(const ModelConfig& c) {
   std::string line = fmt::format("{} experts of {}, {} active", c.moe.experts, with_commas(c.moe.expert_dim), c.moe.active);
   if (c.moe.shared > 0) line += fmt::format(", {} shared", c.moe.shared);
   if (c.moe.groups > 1) line += fmt::format(", from {} of {} groups", c.moe.active_groups, c.moe.groups);
-  line += c.moe.score == RouterScore::sigmoid ? ", sigmoid router" : ", softmax router";
+  line += c.moe.score == RouterScore::softmax   ? ", softmax router"
+          : c.moe.score == RouterScore::sigmoid ? ", sigmoid router"
+                                                : ", sqrt-softplus router";
   if (c.dense_layers > 0)
     line += fmt::format("; the first {} dense, {}", c.dense_layers == 1 ? "layer" : fmt::format("{} layers", c.dense_layers),
                         with_commas(c.ffn_dim));

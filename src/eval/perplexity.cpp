@@ -8,17 +8,6 @@
 #include "eval/windows.h"
 
 namespace hadal {
-namespace {
-
-// -log softmax(logits)[target]
-double negative_log_likelihood(const float* logits, int64_t vocab, int32_t target) {
-  const float max = *std::max_element(logits, logits + vocab);
-  double sum = 0;
-  for (int64_t i = 0; i < vocab; ++i) sum += double(std::exp(logits[i] - max));
-  return std::log(sum) + double(max) - double(logits[target]);
-}
-
-}  // namespace
 
 Perplexity measure_perplexity(const Model& model, std::span<const int32_t> tokens, std::optional<int32_t> begin,
                               const PerplexityOptions& options, const std::function<void(const Perplexity&, int64_t)>& progress) {

@@ -1,5 +1,6 @@
 // A text cut into windows, and the sum of what is lost in them: shared by the measures of this folder.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <optional>
 #include <span>
@@ -9,6 +10,14 @@
 #include "eval/perplexity.h"
 
 namespace hadal {
+
+// -log softmax(logits)[target]
+inline double negative_log_likelihood(const float* logits, int64_t vocab, int32_t target) {
+  const float max = *std::max_element(logits, logits + vocab);
+  double sum = 0;
+  for (int64_t i = 0; i < vocab; ++i) sum += double(std::exp(logits[i] - max));
+  return std::log(sum) + double(max) - double(logits[target]);
+}
 
 class Windows {  // see measure_perplexity
  public:

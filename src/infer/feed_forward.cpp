@@ -46,6 +46,12 @@ ExpertAdapters expert_adapters(int64_t layer, const Pass& pass) {
   };
 }
 
+void choose(Route& route, Mat<float> logits, const Moe<Weight>& w, int64_t layer, const Pass& pass) {
+  const MoeConfig& c = pass.model.config.moe;
+  if (layer < c.hash_layers) return hash_experts(route, logits, c, pass.batch.tokens, layer);
+  choose_experts(route, logits, c, c.bias ? w.bias.as_f32() : nullptr);
+}
+
 }  // namespace
 
 void feed_forward(Mat<float> out, Mat<const float> h, const Mlp<Weight>& w, int64_t, const Pass& pass) {
@@ -70,7 +76,7 @@ void look_ahead(Mat<const float> x, int64_t layer, const Pass& pass) {
   rms_norm(h, x, block.ffn_norm, c.norm_eps);
   matmul(logits, h, w.router);
   Route route;
-  choose_experts(route, logits, c.moe, c.moe.bias ? w.bias.as_f32() : nullptr);
+  choose(route, logits, w, layer, pass);
   pass.model.experts->foresee(layer, route.expert);
 }
 
@@ -78,8 +84,9 @@ void feed_forward(Mat<float> out, Mat<const float> h, const Moe<Weight>& w, int6
   const MoeConfig& c = pass.model.config.moe;
   const Mat<float> logits = pass.s.router.rows_from(0, pass.rows);
   matmul(logits, h, w.router);
-  choose_experts(pass.s.route, logits, c, c.bias ? w.bias.as_f32() : nullptr);
+  choose(pass.s.route, logits, w, layer, pass);
   if (pass.model.load) pass.model.load->count(layer, pass.s.route.expert);
+  if (pass.model.watch_routers) pass.model.watch_routers(layer, logits);  // scores by now
   pass.lap(Phase::router);
   if (c.shared > 0)
     feed_forward(out, h, w.shared, layer, pass);

@@ -127,6 +127,9 @@ bool has_draft_layer(const ModelConfig& config, const Checkpoint& checkpoint) {
 }
 
 Model load_model(const ModelConfig& config, const Checkpoint& checkpoint, const LoadOptions& options) {
+  if (config.moe.expert_choice)
+    throw Error(
+        "topk_method: expected a router whose choice for a token depends on that token alone, found expert_choice, which is for training");
   return Loader(config, checkpoint, options).load();
 }
 

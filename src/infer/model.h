@@ -28,6 +28,7 @@ struct Model {  // immutable after loading; any number of engines may share one
   std::vector<std::shared_ptr<const MappedFile>> files;  // those of the checkpoint
   std::shared_ptr<ExpertStore> experts;                  // reads the routed experts when they do not fit in memory; null: they do
   std::shared_ptr<ExpertLoad> load = {};                 // counts what each expert does; null: nobody asks
+  std::function<void(int64_t layer, Mat<const float> scores)> watch_routers = {};  // [rows, experts] of every pass; empty: nobody asks
 };
 
 struct LoadOptions {

@@ -295,9 +295,11 @@ YarnScales read_rope(const Reader& top, ModelConfig& c) {
 
 void read_routing(const Reader& in, MoeConfig& moe) {
   const std::string score = in.word("scoring_func", "softmax"), method = in.word("topk_method", "greedy");
-  if (score != "softmax" && score != "sigmoid") in.fail("scoring_func", "softmax or sigmoid");
-  moe.score = score == "sigmoid" ? RouterScore::sigmoid : RouterScore::softmax;
-  if (method == "greedy" || method == "gready") return;  // the second is a default of the published code
+  if (score != "softmax" && score != "sigmoid" && score != "sqrtsoftplus") in.fail("scoring_func", "softmax, sigmoid or sqrtsoftplus");
+  moe.score = score == "softmax" ? RouterScore::softmax : score == "sigmoid" ? RouterScore::sigmoid : RouterScore::sqrt_softplus;
+  moe.hash_layers = in.integer("num_hash_layers", 0, most_layers, 0);
+  moe.expert_choice = method == "expert_choice";
+  if (method == "greedy" || method == "gready" || moe.expert_choice) return;  // the second is a default of the published code
   if (method != "group_limited_greedy" && method != "noaux_tc") in.fail("topk_method", "greedy, group_limited_greedy or noaux_tc");
   moe.bias = method == "noaux_tc";
   moe.group_score = moe.bias ? GroupScore::top2_sum : GroupScore::best;

@@ -11,7 +11,7 @@ namespace hadal {
 enum class AttentionKind { gqa, mla };
 enum class RopeLayout { halves, pairs };  // (i, i + d/2) or (2i, 2i + 1)
 enum class RopeScaling { none, linear, llama3, yarn, table };
-enum class RouterScore { softmax, sigmoid };
+enum class RouterScore { softmax, sigmoid, sqrt_softplus };
 enum class GroupScore { best, top2_sum };  // how a group of experts is ranked
 
 struct RopeConfig {
@@ -30,8 +30,10 @@ struct MoeConfig {  // experts == 0: the model is dense
   int64_t groups = 1, active_groups = 1;
   RouterScore score = RouterScore::softmax;
   GroupScore group_score = GroupScore::best;
-  bool bias = false;       // added to the scores for the selection only
-  bool normalize = false;  // chosen weights divided by their sum
+  int64_t hash_layers = 0;     // in so many first layers a row's experts follow from its token alone
+  bool expert_choice = false;  // experts choose rows, not rows experts: a router for training, which the engine refuses
+  bool bias = false;           // added to the scores for the selection only
+  bool normalize = false;      // chosen weights divided by their sum
   float scale = 1;
 };
 

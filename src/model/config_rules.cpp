@@ -67,6 +67,7 @@ void check_moe(const ModelConfig& c, const Check& check) {
   check(c.layers * m.experts <= int64_t(1) << 20, "n_routed_experts",
         fmt::format("at most {} experts over {} layers", int64_t(1) << 20, c.layers), m.experts);
   check(m.active <= m.experts, "num_experts_per_tok", fmt::format("at most n_routed_experts ({})", m.experts), m.active);
+  check(!m.expert_choice || m.hash_layers == 0, "num_hash_layers", "0 where topk_method is expert_choice", m.hash_layers);
   check(m.experts % m.groups == 0, "n_group", fmt::format("a divisor of n_routed_experts ({})", m.experts), m.groups);
   check(m.active_groups <= m.groups, "topk_group", fmt::format("at most n_group ({})", m.groups), m.active_groups);
   const int64_t group = m.experts / m.groups;

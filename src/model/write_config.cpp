@@ -65,8 +65,9 @@ void add_experts(Json& json, const ModelConfig& c) {
   json["moe_intermediate_size"] = m.expert_dim;
   json["first_k_dense_replace"] = c.dense_layers;
   json["moe_layer_freq"] = c.moe_every;
-  json["scoring_func"] = m.score == RouterScore::sigmoid ? "sigmoid" : "softmax";
-  json["topk_method"] = m.bias ? "noaux_tc" : m.groups > 1 ? "group_limited_greedy" : "greedy";
+  json["scoring_func"] = m.score == RouterScore::softmax ? "softmax" : m.score == RouterScore::sigmoid ? "sigmoid" : "sqrtsoftplus";
+  json["topk_method"] = m.expert_choice ? "expert_choice" : m.bias ? "noaux_tc" : m.groups > 1 ? "group_limited_greedy" : "greedy";
+  if (m.hash_layers > 0) json["num_hash_layers"] = m.hash_layers;
   json["n_group"] = m.groups;
   json["topk_group"] = m.active_groups;
   json["norm_topk_prob"] = m.normalize;
@@ -137,7 +138,8 @@ std::string config_json(const ModelConfig& c, const std::string& weights, int64_
   const bool same = back.qkv_bias == c.qkv_bias && back.out_bias == c.out_bias && back.qk_norm == c.qk_norm &&
                     back.attention == c.attention && back.rope.layout == c.rope.layout && back.moe.group_score == c.moe.group_score &&
                     back.moe.experts == c.moe.experts && back.attention_scale == c.attention_scale &&
-                    back.rope.magnitude == c.rope.magnitude && back.moe.bias == c.moe.bias;
+                    back.rope.magnitude == c.rope.magnitude && back.moe.bias == c.moe.bias && back.moe.score == c.moe.score &&
+                    back.moe.hash_layers == c.moe.hash_layers && back.moe.expert_choice == c.moe.expert_choice;
   if (!same)
     throw Error("this {} model cannot be written as config.json: its biases, norms or router are not those of the family", c.family);
   return text;

@@ -42,11 +42,12 @@ Tensor feed_forward(const Tensor& h, const Mlp<Tensor>& w, int64_t, const Rows& 
 
 Tensor feed_forward(const Tensor& h, const Moe<Tensor>& w, int64_t layer, const Rows& rows) {
   const Tensor flat = h.flatten(0, 1), wide = flat.to(w.router.scalar_type());
-  const Routing routing = choose_experts(at::linear(wide, w.router), rows.pass.config.moe, w.bias);
+  Routing routing = route(at::linear(wide, w.router), w.bias, layer, rows);
+  routing.sequences = h.size(0);
   if (rows.pass.trace.routings)
     rows.pass.trace.routings->push_back(
-        {routing.logits.detach(), routing.scores.detach(), routing.expert.detach(), routing.weight.detach()});
-  const bool by_kernels = rows.pass.path == Path::kernels;
+        {routing.logits.detach(), routing.scores.detach(), routing.expert.detach(), routing.weight.detach(), routing.sequences});
+  const bool by_kernels = rows.pass.path == Path::kernels && !rows.pass.config.moe.expert_choice;  // which has rows without experts
   // The experts' matrices stay in the wide type: what the kernels read is packed from them anyway.
   Tensor out = by_kernels ? ops::experts(flat.to(rows.products), routing, w.experts) : routed(flat, routing, w.experts);
   if (rows.pass.config.moe.shared > 0) out = out + gated(flat, w.shared, rows.pass.path);

@@ -27,10 +27,11 @@ Rope rope_of(const ModelConfig& config, int64_t position, int64_t time) {
   return {cos, sin, config.rope.layout == RopeLayout::pairs};
 }
 
-Rows rows_of(const Pass& pass, int64_t time, torch::ScalarType products) {
+Rows rows_of(const Pass& pass, const Tensor& tokens, torch::ScalarType products) {
+  const int64_t time = tokens.size(1);
   const Memory* memory = pass.memory;
   const int64_t position = memory ? memory->position : 0;
-  Rows rows{pass, products, rope_of(pass.config, position, time), torch::arange(position, position + time), {}, {}};
+  Rows rows{pass, products, rope_of(pass.config, position, time), torch::arange(position, position + time), {}, {}, tokens};
   rows.key_position = rows.position;
   if (memory && !memory->positions.empty()) {
     rows.key_position = torch::cat({torch::tensor(memory->positions), rows.position});
@@ -129,7 +130,7 @@ Tensor rotate(const Tensor& x, const Rope& rope, Path path) {
 
 Tensor forward(const Params<Tensor>& params, const Tensor& tokens, const Pass& pass) {
   CHECK(tokens.dim() == 2 && tokens.scalar_type() == torch::kLong);
-  const Rows rows = rows_of(pass, tokens.size(1), params.embed.scalar_type());
+  const Rows rows = rows_of(pass, tokens, params.embed.scalar_type());
   if (pass.memory) pass.memory->layers.resize(size_t(pass.config.layers));
   const bool recompute = pass.recompute && torch::GradMode::is_enabled();
   const auto again = recompute ? std::make_shared<const Again>(rows) : nullptr;
@@ -156,7 +157,7 @@ Tensor draft_logits(const Params<Tensor>& params, const Tensor& x, const Tensor&
   const int64_t time = tokens.size(1) - 1;
   Pass alone = pass;
   alone.memory = nullptr;
-  const Rows rows = rows_of(alone, time, params.embed.scalar_type());
+  const Rows rows = rows_of(alone, tokens.slice(1, 1), params.embed.scalar_type());
   const Tensor token = at::embedding(params.embed, tokens.slice(1, 1)).to(x.scalar_type());
   const Tensor state = rms_norm(x.slice(1, 0, time), params.norm, config.norm_eps, pass.path);
   const Tensor joint = torch::cat(

@@ -23,11 +23,12 @@ struct Memory {
   std::vector<Layer> layers = {};
 };
 
-struct Routing {  // what one layer's router decided; rows: batch * time
-  Tensor logits;  // float32 [rows, experts]
-  Tensor scores;  // softmax or sigmoid of them
-  Tensor expert;  // int64 [rows, active]
-  Tensor weight;  // float32 [rows, active], with the factor of the config in it
+struct Routing {          // what one layer's router decided; rows: batch * time
+  Tensor logits;          // float32 [rows, experts]
+  Tensor scores;          // softmax or sigmoid of them
+  Tensor expert;          // int64 [rows, active]
+  Tensor weight;          // float32 [rows, active], with the factor of the config in it
+  int64_t sequences = 1;  // that the rows are of, one after the other, all equally long
 };
 
 struct Trace {                               // what a caller wants to know beside the result; null: nothing

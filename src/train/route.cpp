@@ -17,15 +17,37 @@ Tensor within_groups(const Tensor& choice, const MoeConfig& c) {
 
 }  // namespace
 
+Tensor scores_of(const Tensor& logits, RouterScore kind) {
+  switch (kind) {
+    case RouterScore::softmax:
+      return logits.softmax(-1);
+    case RouterScore::sigmoid:
+      return logits.sigmoid();
+    case RouterScore::sqrt_softplus:
+      return at::softplus(logits).sqrt();
+  }
+  return {};
+}
+
+Routing weighed(const Tensor& logits, const Tensor& scores, const Tensor& expert, const MoeConfig& c) {
+  Tensor weight = scores.gather(-1, expert.clamp_min(0)) * (expert >= 0);
+  if (c.normalize && c.active > 1) weight = weight / (weight.sum(-1, true) + 1e-20);
+  return {logits, scores, expert, weight * double(c.scale)};
+}
+
 Routing choose_experts(const Tensor& logits, const MoeConfig& c, const Tensor& bias) {
-  const Tensor scores = c.score == RouterScore::sigmoid ? logits.sigmoid() : logits.softmax(-1);
+  const Tensor scores = scores_of(logits, c.score);
   Tensor choice = scores.detach();
   if (bias.defined()) choice = choice + bias;
   if (c.groups > 1) choice = within_groups(choice, c);
-  const Tensor expert = std::get<0>(std::get<1>(choice.topk(c.active, -1)).sort(-1));
-  Tensor weight = scores.gather(-1, expert);
-  if (c.normalize && c.active > 1) weight = weight / (weight.sum(-1, true) + 1e-20);
-  return {logits, scores, expert, weight * double(c.scale)};
+  return weighed(logits, scores, std::get<0>(std::get<1>(choice.topk(c.active, -1)).sort(-1)), c);
+}
+
+Routing route(const Tensor& logits, const Tensor& bias, int64_t layer, const Rows& rows) {
+  const MoeConfig& c = rows.pass.config.moe;
+  if (layer < c.hash_layers) return hash_experts(logits, c, rows.tokens.flatten(), layer);
+  if (c.expert_choice) return choose_rows(logits, c);
+  return choose_experts(logits, c, bias);
 }
 
 }  // namespace hadal::train

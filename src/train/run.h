@@ -13,6 +13,7 @@ struct StepReport {
   double loss = 0;              // mean over the batch's tokens, nats
   double evaluation = -1;       // of the evaluation data; negative: not measured at this step
   double learning_rate = 0, gradient_norm = 0;
+  double spread = 0;                          // (max - min) / mean of the experts' loads in this batch, worst layer; 0: no experts
   double tokens_per_second = 0, seconds = 0;  // of this program, not of earlier parts of the run
   int64_t resident = 0;                       // bytes
   std::string note;                           // what else happened: "went back to step 400"

@@ -296,9 +296,12 @@ TrainConfig read_train_config(const fs::path& file) {
     config.type = t.choice("type", "bf16", {"bf16", "f32"}) == "f32" ? DType::f32 : DType::bf16;
   });
   with_table(root, file, "balance", [&](Table& t) {
-    config.balance.kind = t.text("kind", config.balance.kind);
-    config.balance.weight = t.number("weight", config.balance.weight, 0, 1e6);
-    config.balance.z_loss = t.number("z_loss", config.balance.z_loss, 0, 1e6);
+    BalanceConfig& b = config.balance;
+    b.kind = balance_kind(t.choice("kind", "none", balance_kinds()));
+    if (t.has("weight")) b.weight = t.number("weight", 0, 0, 1e6);
+    if (t.has("rate")) b.rate = t.number("rate", 0, 0, 1);
+    b.z_loss = t.number("z_loss", b.z_loss, 0, 1e6);
+    b.sweeps = t.count("sweeps", b.sweeps, 1);
   });
   with_table(root, file, "distill", [&](Table& t) { config.distill = read_distill(t, file); });
   root.finish();

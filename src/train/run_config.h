@@ -8,6 +8,7 @@
 #include "core/dtype.h"
 #include "data/source.h"
 #include "model/config.h"
+#include "train/balance_config.h"
 #include "train/distill_config.h"
 
 namespace hadal::train {
@@ -32,11 +33,6 @@ struct ScheduleConfig {
   int64_t steps = 0, warmup = 0;
   double cooldown = 0.2;  // share of the steps
   double floor = 0.1;     // of the learning rate at the end
-};
-
-struct BalanceConfig {
-  std::string kind = "none";
-  double weight = 0.01, z_loss = 0;
 };
 
 struct TrainConfig {

@@ -80,12 +80,21 @@ Trainer::Trainer(const TrainConfig& config, Objective objective, const RunHooks&
   if (!config.evaluation.empty()) evaluation_ = std::make_unique<Feed>(config.evaluation, config, encoder_, ranks_, hooks);
   optimizer_ = std::make_unique<Optimizer>(learning(), config.optimizer);
   if (config.ema > 0) average_ = copy(config.model, params_);
+  if (config.model.moe.experts > 0) {
+    const auto sum = [this](Tensor& t) {
+      std::vector<Tensor> one{t};
+      ranks_.sum(one);
+      t = one[0];
+    };
+    balancer_ = std::make_unique<Balancer>(config.balance, config.model, ranks_.size > 1 ? sum : Balancer::SumOverRanks());
+  }
 }
 
 Pass Trainer::pass_of(Memory* memory) const {
   Pass pass{.config = config_.model};
   pass.recompute = config_.recompute;
   pass.memory = memory;
+  if (balancer_) pass.balance = [this](const Routing& routing, int64_t layer) { return balancer_->loss(routing, layer); };
   pass.indexer_weight = config_.model.indexer.heads > 0 ? config_.indexer_weight : 0;
   return pass;
 }
@@ -100,6 +109,7 @@ Trainer::Outcome Trainer::step(int64_t batch) {
   }
   const Params<Tensor> cast_params = cast(config_.model, params_, type());
   const double counted = std::max(1., feed_.counted(batch));
+  if (balancer_) balancer_->begin_step(micros * ranks_.size);
   Tensor loss = torch::zeros({});
   for (int64_t micro = 0; micro < micros; ++micro) {
     const Examples examples = feed_.read(batch, ranks_.rank * rows + micro * config_.micro_rows, config_.micro_rows);
@@ -199,10 +209,10 @@ void Trainer::note(const StepReport& report) const {
   const fs::path file = config_.output / "log.csv";
   const bool fresh = !fs::exists(file);
   std::ofstream out(file, std::ios::app);
-  if (fresh) out << "step,loss,evaluation,learning_rate,gradient_norm,tokens_per_second\n";
+  if (fresh) out << "step,loss,evaluation,learning_rate,gradient_norm,tokens_per_second,spread\n";
   out << report.step << ',' << report.loss << ',';
   if (report.evaluation >= 0) out << report.evaluation;
-  out << ',' << report.learning_rate << ',' << report.gradient_norm << ',' << report.tokens_per_second << '\n';
+  out << ',' << report.learning_rate << ',' << report.gradient_norm << ',' << report.tokens_per_second << ',' << report.spread << '\n';
   if (!out) throw Error("cannot write {}", file.string());
   if (hooks_.report) hooks_.report(report);
 }
@@ -233,6 +243,10 @@ RunResult Trainer::run() {
     }
     optimizer_->step(share);
     optimizer_->zero_gradients();
+    if (balancer_) {
+      balancer_->finish_step(params_, share);
+      report.spread = balancer_->worst().spread;
+    }
     if (config_.ema > 0) {
       const torch::NoGradGuard no_grad;
       const std::vector<NamedTensor> from = named(config_.model, params_), to = named(config_.model, average_);

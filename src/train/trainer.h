@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "data/token_stream.h"
+#include "train/balance.h"
 #include "train/forward.h"
 #include "train/optimizer.h"
 #include "train/run.h"
@@ -82,6 +83,7 @@ class Trainer {
   Params<Tensor> params_, average_;   // average_: exponential, empty without
   std::vector<NamedTensor> beside_;
   std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<Balancer> balancer_;  // null: no experts
   RunState state_;
   int64_t returns_ = 0, furthest_ = 0;  // times it went back, and how far it had come by then
 };

@@ -35,6 +35,30 @@ TEST(Route, ScaleAndNormalization) {
   EXPECT_NEAR(single.weight[0], 2 * std::exp(3.f) / (std::exp(1.f) + std::exp(3.f)), 1e-6f) << "one expert is never normalized";
 }
 
+TEST(Route, RootOfSoftplus) {
+  const Route route = choose({1, 30, -2}, {.experts = 3, .active = 2, .score = RouterScore::sqrt_softplus});
+  EXPECT_THAT(route.expert, ElementsAre(0, 1));
+  EXPECT_THAT(route.weight, ElementsAre(FloatNear(std::sqrt(std::log1p(std::exp(1.f))), 1e-6f), FloatNear(std::sqrt(30.f), 1e-5f)));
+}
+
+TEST(Route, HashedTokensHaveTheirExpertsWhateverTheScores) {
+  const MoeConfig config{.experts = 16, .active = 4, .hash_layers = 2};
+  const std::vector<int32_t> tokens{7, 8, 7};
+  const auto experts_of = [&](float x, int64_t layer) {
+    std::vector<float> logits(48, x);
+    Route route;
+    hash_experts(route, {logits.data(), 3, 16, 16}, config, tokens, layer);
+    EXPECT_THAT(route.weight, testing::Each(FloatNear(1 / 16.f, 1e-6f)));
+    return route.expert;
+  };
+  const std::vector<int32_t> first = experts_of(1, 0);
+  EXPECT_EQ(first, experts_of(2, 0));
+  EXPECT_NE(first, experts_of(1, 1));
+  EXPECT_TRUE(std::equal(first.begin(), first.begin() + 4, first.begin() + 8)) << "the same token";
+  for (int64_t row = 0; row < 3; ++row)
+    for (int64_t i = 1; i < 4; ++i) EXPECT_LT(first[size_t(row * 4 + i - 1)], first[size_t(row * 4 + i)]);
+}
+
 TEST(Route, GroupsByTheirBestExpert) {
   // Groups {0,1} {2,3} {4,5}: the second best expert overall, 1, shares the best group; 4 beats 2 only as a group's best.
   const Route route = choose({5, 4, 1, 2, 3, -9}, {.experts = 6, .active = 3, .groups = 3, .active_groups = 2});
