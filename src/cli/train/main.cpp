@@ -5,9 +5,9 @@
 namespace {
 
 constexpr const char* closing = R"(Examples:
-  hadal tokenizer examples/worlds.toml --vocab 2048 --output tokenizer      learns a vocabulary
-  hadal train examples/worlds.toml                                          makes a model
-  hadal train examples/worlds.toml --resume                                 goes on where a run was stopped or killed
+  hadal tokenizer models/tokenizer.toml --vocab 4096 --output tokenizer     learns a vocabulary
+  hadal train models/nano-v1.toml                                           makes a model
+  hadal train models/nano-v1.toml --resume                                  goes on where a run was stopped or killed
 
 A run is one TOML file; docs/training.md explains its keys.
 Exit codes: 0 done, 1 failed, 2 the command line is wrong, 130 interrupted.)";

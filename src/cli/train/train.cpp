@@ -33,9 +33,9 @@ void run(const Options& options) {
 
 void add_train(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command = add_command(app, "train", "make a model from a run file", R"(  hadal train examples/worlds.toml
-  hadal train examples/worlds.toml --resume
-  hadal train examples/worlds.toml --output runs/second --json
+  CLI::App* command = add_command(app, "train", "make a model from a run file", R"(  hadal train models/nano-v1.toml
+  hadal train models/nano-v1.toml --resume
+  hadal train models/nano-v1.toml --output runs/second --json
 
 The output holds log.csv, curves.svg, the last training states, and, at the end, the model in published layout, which every command takes.
 Ctrl-C saves and stops.)");
