@@ -185,7 +185,7 @@ bool Trainer::leapt(double loss) const {
   const double middle = median(state_.losses);
   std::vector<double> distances;
   for (const double each : state_.losses) distances.push_back(std::abs(each - middle));
-  return loss > middle + std::max(8 * 1.4826 * median(distances), 0.25 * middle);
+  return loss > middle + std::max(12 * 1.4826 * median(distances), 0.5 * middle);  // a batch of few tokens may be far off and harmless
 }
 
 // To the newest state; the batches since then are left out.
@@ -199,6 +199,7 @@ void Trainer::go_back(double loss) {
                 failed, loss, most_returns, steps.empty() ? "none" : state_folder(config_.output, steps.back()).string());
   const int64_t skipped = state_.skipped;
   load(steps.back());
+  if (ranks_.rank == 0) cut_log(config_.output / "log.csv", state_.step);
   // Whole texts are left out, so that memories and batches fit together.
   const int64_t left_out = skipped + failed + 1 - state_.step - state_.skipped;
   state_.skipped += (left_out + config_.segments - 1) / config_.segments * config_.segments;
@@ -238,7 +239,7 @@ RunResult Trainer::run() {
       go_back(outcome.loss);
       report.note = fmt::format("the loss was {:.3f}: went back to step {}", outcome.loss, state_.step);
       report.step = state_.step;
-      note(report);
+      if (ranks_.rank == 0 && hooks_.report) hooks_.report(report);
       continue;
     }
     optimizer_->step(share);

@@ -136,6 +136,8 @@ TEST_F(TrainerTest, LeavesOutABatchWhoseLossIsNoNumber) {
                   {.report = [&](const StepReport& r) { note += r.note; }, .preparing = {}, .stop = {}});
   EXPECT_TRUE(trainer.run().finished);
   EXPECT_THAT(note, HasSubstr("went back to step 4"));
+  const std::string log = read_text(c.output / "log.csv");
+  EXPECT_EQ(std::ranges::count(log, '\n'), 1 + 12) << "each step is there once";
   for (const Tensor& t : tensors(trainer, c)) EXPECT_TRUE(t.isfinite().all().item<bool>());
 }
 
