@@ -91,7 +91,8 @@ struct Again {
              r.rope,
              r.position,
              r.key_position,
-             r.past} {}
+             r.past,
+             r.tokens} {}
   Again(const Again&) = delete;
   const ModelConfig config;
   const Rows rows;

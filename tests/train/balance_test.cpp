@@ -103,7 +103,7 @@ TEST(Balancer, SwitchLossCountsTheWholeStep) {
 
 TEST(Balancer, CountsOnceWhetherBlocksAreRecomputedOrNot) {
   for (const bool recompute : {false, true}) {
-    const ModelConfig config = config_with({.experts = 4, .active = 2, .expert_dim = 8}, 2);
+    const ModelConfig config = config_with({.experts = 4, .active = 2, .expert_dim = 8, .hash_layers = 1}, 2);
     const Params<Tensor> params = random_params(config, 1);
     Balancer balancer({.kind = BalanceKind::switch_loss}, config);
     const auto balance = [&](const Routing& r, int64_t layer) { return balancer.loss(r, layer); };
