@@ -55,6 +55,7 @@ void count_words(const Source& source, const TokenizerOptions& options, WordCoun
 
 ordered_json tokenizer_json(const std::vector<LearntMerge>& merges) {
   std::vector<std::string> pieces;  // bytes of each piece
+  pieces.reserve(256);
   for (int byte = 0; byte < 256; ++byte) pieces.push_back(std::string(1, char(byte)));
   ordered_json added = ordered_json::array(), vocab = ordered_json::object(), merge_list = ordered_json::array();
   for (const char* token : control_tokens) {

@@ -153,7 +153,8 @@ struct Experts : torch::autograd::Function<Experts> {
   static Tensors backward(Context* context, Tensors gradients) {
     const Tensors saved = context->get_saved_variables();
     const size_t count = (saved.size() - 5) / 3;
-    const Tensor rows = saved[0], weight = saved[1], g = saved[3], u = saved[4], dout = gradients[0].contiguous();
+    const Tensor &rows = saved[0], &weight = saved[1], &g = saved[3], &u = saved[4];
+    const Tensor dout = gradients[0].contiguous();
     const at::TensorList all(saved), gate = all.slice(5, count), up = all.slice(5 + count, count), down = all.slice(5 + 2 * count, count);
     const Sorted s = sort_by_expert(saved[2], int64_t(count));
     Tensors result(3);

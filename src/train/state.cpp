@@ -70,6 +70,7 @@ void save_state(const fs::path& folder, const RunState& state, const std::vector
   for (size_t i = 0; i < state.memories.size(); ++i) add_memory(all, state.memories[i], i);
   for (const NamedTensor& t : tensors) all.push_back({t.name, t.role, t.tensor.detach().contiguous()});
   std::vector<PlannedTensor> plan;
+  plan.reserve(all.size());
   for (const NamedTensor& t : all) plan.push_back({t.name, DType::f32, t.tensor.sizes().vec()});
   fs::path part = folder;
   part += ".part";

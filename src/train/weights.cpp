@@ -115,6 +115,7 @@ void save_params(const ModelConfig& config, const Params<Tensor>& params, DType 
   CHECK(type == DType::f32 || type == DType::bf16);
   const std::vector<NamedTensor> all = named(config, params);
   std::vector<PlannedTensor> plan;
+  plan.reserve(all.size());
   for (const NamedTensor& p : all) plan.push_back({p.name, is_vector(p.role) ? DType::f32 : type, p.tensor.sizes().vec()});
   SafetensorsWriter writer(file, plan);
   for (size_t i = 0; i < all.size(); ++i) {
