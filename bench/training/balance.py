@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """How evenly each kind of balance loads the experts of a small mixture, and what it costs: bench/results/balance.{json,md,svg}.
 
-  bench/train/balance.py                          both shapes, every kind: about half an hour on two cores
-  bench/train/balance.py --shapes 8 --steps 100 --tokens 200000 --out /tmp/try
+  bench/training/balance.py                          both shapes, every kind
+  bench/training/balance.py --shapes 8 --steps 100 --tokens 200000 --out /tmp/try
 
 Every run has the same model (sigmoid router with a selection bias), data, seed and steps; only [balance] differs. Loads and losses are of text that
 no run has seen; "calibrated" is the same model with biases fitted on other such text (`hadal balance --calibrate`).
@@ -137,7 +137,7 @@ def markdown(options, rows):
     lines = [
         "# Experts in balance",
         "",
-        f"`bench/train/balance.py` on {time.strftime('%Y-%m-%d')}, commit {commit()}, seed {options.seed}: {options.steps} steps of {options.rows} x 256 tokens. "
+        f"`bench/training/balance.py` on {time.strftime('%Y-%m-%d')}, commit {commit()}, seed {options.seed}: {options.steps} steps of {options.rows} x 256 tokens. "
         "Spread is (most - least) / mean of the experts' loads in the worst layer, floor what chance gives a perfectly even router. "
         "Change is that of the loss against the run without balance.",
         "",
