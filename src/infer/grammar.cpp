@@ -42,8 +42,10 @@ thread_local double TimeLimit::end = std::numeric_limits<double>::infinity();
 
 // Each byte that xgrammar tries passes here on its way to EarleyParser::Advance (--wrap in CMakeLists.txt): where it can be stopped.
 extern "C" {
+// NOLINTBEGIN(clang-diagnostic-reserved-identifier): the linker makes these names
 bool __real__ZN8xgrammar12EarleyParser7AdvanceEhb(void* parser, uint8_t byte, bool flag);
 bool __wrap__ZN8xgrammar12EarleyParser7AdvanceEhb(void* parser, uint8_t byte, bool flag);
+// NOLINTEND(clang-diagnostic-reserved-identifier)
 }
 bool __wrap__ZN8xgrammar12EarleyParser7AdvanceEhb(void* parser, uint8_t byte, bool flag) {
   static thread_local uint32_t steps = 0;
