@@ -41,16 +41,12 @@ thread_local double TimeLimit::end = std::numeric_limits<double>::infinity();
 }  // namespace
 
 // Each byte that xgrammar tries passes here on its way to EarleyParser::Advance (--wrap in CMakeLists.txt): where it can be stopped.
-extern "C" {
-// NOLINTBEGIN(clang-diagnostic-reserved-identifier): the linker makes these names
-bool __real__ZN8xgrammar12EarleyParser7AdvanceEhb(void* parser, uint8_t byte, bool flag);
-bool __wrap__ZN8xgrammar12EarleyParser7AdvanceEhb(void* parser, uint8_t byte, bool flag);
-// NOLINTEND(clang-diagnostic-reserved-identifier)
-}
-bool __wrap__ZN8xgrammar12EarleyParser7AdvanceEhb(void* parser, uint8_t byte, bool flag) {
+bool advance(void* parser, uint8_t byte, bool flag) asm("__real__ZN8xgrammar12EarleyParser7AdvanceEhb");
+bool advance_in_time(void* parser, uint8_t byte, bool flag) asm("__wrap__ZN8xgrammar12EarleyParser7AdvanceEhb");
+bool advance_in_time(void* parser, uint8_t byte, bool flag) {
   static thread_local uint32_t steps = 0;
   if (++steps % 64 == 0 && thread_seconds() > TimeLimit::end) throw hadal::Error("it takes too long: expected something simpler");
-  return __real__ZN8xgrammar12EarleyParser7AdvanceEhb(parser, byte, flag);
+  return advance(parser, byte, flag);
 }
 
 namespace xgrammar {  // built to call these instead of printing (script/xgrammar)
