@@ -5,7 +5,7 @@
   bench/disk.py --folder DIR --only article-v2 --out /tmp/try
   bench/disk.py --folder DIR --keep             the packed models stay, and those that are there are used
 
-Random weights, so every expert is asked for alike: the hardest case.
+Random weights, so experts are asked for nearly alike: there are few hot ones to keep.
 """
 
 import argparse

@@ -78,7 +78,7 @@ void show_models(bool json) {
   put(fmt::format("{}Known by name{}\n", style.bold, style.plain));
   std::vector<std::vector<std::string>> rows{{"name", "here", "comes from", ""}};
   for (const KnownModel& m : known_models())
-    rows.push_back({m.name, is_here(m.name) ? "yes" : "no", m.repository.empty() ? "script/run" : "hadal pull " + m.name, m.note});
+    rows.push_back({m.name, is_here(m.name) ? "yes" : "no", m.repository.empty() ? m.origin() : "hadal pull " + m.name, m.note});
   put(table(rows, "llll"));
   put(fmt::format("\n{}In {}{}\n", style.bold, cache_folder().string(), style.plain));
   rows = {};

@@ -23,6 +23,7 @@ struct Options {
   FeedingOptions feeding;
   WeightOptions weights;
   int64_t context = 512, max_windows = 0;
+  std::optional<int64_t> read_only;
   bool json = false;
 };
 
@@ -96,6 +97,7 @@ void run(const Options& options) {
   keep_within(model, options.weights, options.feeding.cache_for(model), options.context, options.feeding.chunk);
   text.how.context = options.context;
   text.how.max_windows = options.max_windows;
+  text.how.read_only = options.read_only;
   text.how.feed = {options.feeding.cache_for(model), options.feeding.chunk, open_adapter(model, options.adapter)};
   if (options.reference.empty()) return measure_alone(options, model, text);
   measure_beside(options, model, text);
@@ -112,7 +114,7 @@ void add_perplexity(CLI::App& app) {
 Definition:
   The text becomes tokens, behind the begin token where the tokenizer wants one. They are cut into windows of --context tokens; a last
   partial window is dropped. Each window is read from an empty cache, its first token replaced by the begin token (where there is one).
-  Of C tokens in a window, numbered from 0, those numbered C/2 + 1 to C - 1 are scored, each given all that stand before it in the window.
+  Of C tokens in a window, numbered from 0, those numbered C/2 + 1 to C - 1 (or from --read-only + 1) are scored, each given all that stand before it in the window.
   Perplexity is exp of the mean of -ln(probability) over all scored tokens of all windows; behind +- stands its standard error, as if
   predictions were independent. This is what the tool of the same name in llama.cpp computes by default.
 
@@ -124,6 +126,9 @@ divergence is the sum of p ln(p / q).)");
       ->check(CLI::Range(int64_t(3), int64_t(1) << 31))
       ->type_name("N")
       ->capture_default_str();
+  command->add_option("--read-only", options->read_only, "tokens of a window, from its beginning, after which nothing is scored; default: half")
+      ->check(CLI::NonNegativeNumber)
+      ->type_name("N");
   command->add_option("--max-windows", options->max_windows, "stop after so many windows; 0: the whole text")
       ->check(CLI::NonNegativeNumber)
       ->type_name("N")

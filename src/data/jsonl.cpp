@@ -44,6 +44,12 @@ class JsonlSource : public Source {
     example.answer = field(config_.answer_field);
     example.type = field("type");
     example.language = field("language");
+    if (simdjson::dom::element messages; value.at_key("messages").get(messages) == simdjson::SUCCESS) {
+      if (!example.text.empty() || !example.question.empty())
+        throw Error("{}: expected \"messages\" alone, found \"{}\" too", where, example.text.empty() ? config_.question_field : config_.text_field);
+      read_talk(messages, where, example);
+      return example;
+    }
     if (example.question.empty() != example.answer.empty())
       throw Error("{}: expected both \"{}\" and \"{}\", or none of them", where, config_.question_field, config_.answer_field);
     if (example.text.empty() && example.question.empty())
@@ -52,6 +58,24 @@ class JsonlSource : public Source {
   }
 
  private:
+  // [{"role": "user", "content": "..."}, {"role": "assistant", ...}, ...], in turn
+  static void read_talk(const simdjson::dom::element& messages, const std::string& where, Example& example) {
+    std::vector<std::string> contents;
+    simdjson::dom::array all;
+    if (messages.get(all) != simdjson::SUCCESS) throw Error("{}: expected a list in the field \"messages\"", where);
+    for (const simdjson::dom::element& message : all) {
+      const std::string_view expected = contents.size() % 2 == 0 ? "user" : "assistant";
+      std::string_view role, content;
+      const bool read = message["role"].get(role) == simdjson::SUCCESS && message["content"].get(content) == simdjson::SUCCESS;
+      if (!read || role != expected || content.empty())
+        throw Error("{}: message {}: expected the role \"{}\" and text as content", where, contents.size() + 1, expected);
+      contents.emplace_back(content);
+    }
+    if (contents.empty() || contents.size() % 2 != 0)
+      throw Error("{}: expected messages of user and assistant in turn, found {} of them", where, contents.size());
+    example.question = contents[0], example.answer = contents[1];
+    for (size_t i = 2; i < contents.size(); i += 2) example.more.push_back({contents[i], contents[i + 1]});
+  }
   struct Line {
     size_t file, number;  // counted from 1, for the messages
     std::string_view text;

@@ -7,13 +7,22 @@
 
 namespace hadal {
 
+struct Turn {
+  std::string question, answer;
+};
+
 struct Example {
   std::string text;              // plain text, or what a question is about
-  std::string question, answer;  // empty: plain text, every token of which counts in the loss. Otherwise the answer alone does
+  std::string question, answer;  // empty: plain text, every token of which counts in the loss. Otherwise the answers alone do
   std::string type, language;    // of a question, where its source knows them: "two_hop", "english"
+  std::vector<Turn> more;        // how the talk goes on
   bool is_question() const { return !question.empty(); }
   std::string prompt() const { return text.empty() ? question : text + "\n" + question; }  // what the user says
-  std::string whole() const { return is_question() ? prompt() + "\n" + answer : text; }
+  std::string whole() const {
+    std::string all = is_question() ? prompt() + "\n" + answer : text;
+    for (const Turn& turn : more) all += "\n" + turn.question + "\n" + turn.answer;
+    return all;
+  }
 };
 
 constexpr int64_t endless = int64_t(1) << 40;  // the size of a generator that never ends
@@ -31,6 +40,7 @@ struct SourceConfig {
   std::string path;             // files: a file, a folder or a pattern (*.txt). corpus: its name
   std::string split = "train";  // files: train, test (every 50th example), all. Worlds: train, worlds, templates, compositions
   uint64_t seed = 0;            // generators
+  int64_t questions = 1;        // world_qa: about each document, one after another
   std::vector<std::string> languages, types;                                              // generators; empty: all
   std::string text_field = "text", question_field = "question", answer_field = "answer";  // jsonl
 };

@@ -48,6 +48,7 @@ size_t split_number(const std::string& split) {
 
 uint64_t hash_of(const SourceConfig& config) {
   uint64_t hash = hash_bytes(config.kind + " " + config.split, mix_bits(version) ^ config.seed);
+  if (config.questions > 1) hash = mix_bits(hash ^ uint64_t(config.questions));
   for (const auto* list : {&config.languages, &config.types})
     for (const std::string& name : *list) hash = hash_bytes(name, hash);
   return hash;
@@ -55,7 +56,8 @@ uint64_t hash_of(const SourceConfig& config) {
 
 }  // namespace
 
-WorldQA::WorldQA(const SourceConfig& config) : hash_(hash_of(config)) {
+WorldQA::WorldQA(const SourceConfig& config) : questions_(config.questions), hash_(hash_of(config)) {
+  if (questions_ < 1) throw Error("world_qa: questions: expected at least 1, found {}", questions_);
   const size_t split = split_number(config.split);
   unseen_ = split > 0;
   other_forms_ = config.split == "templates";
@@ -70,7 +72,8 @@ WorldExample WorldQA::example_at(int64_t index) const {
   const Language& language = *dice.pick(languages_);
   const Type type = dice.pick(types_);
   for (int attempt = 0; attempt < most_attempts; ++attempt) {
-    std::optional<Item> item = draw_question(dice, draw_world(dice, unseen_), type, held_out_);
+    const World world = draw_world(dice, unseen_);
+    std::optional<Item> item = draw_question(dice, world, type, held_out_);
     if (!item) continue;
     Example example;
     example.text = tell(language, item->facts, dice, other_forms_);
@@ -78,9 +81,24 @@ WorldExample WorldQA::example_at(int64_t index) const {
     example.answer = answer(language, item->answer);
     example.type = type_names[size_t(type)];
     example.language = language.name;
-    return {std::move(*item), &language, std::move(example)};
+    WorldExample made{std::move(*item), {}, &language, std::move(example)};
+    talk_on(made, world, dice);
+    return made;
   }
   CHECK(false);
+}
+
+// A short document may not have as many questions as are wanted: then there are fewer.
+void WorldQA::talk_on(WorldExample& made, const World& world, Dice& dice) const {
+  for (int attempt = 0; std::ssize(made.more) + 1 < questions_ && attempt < most_attempts; ++attempt) {
+    const std::optional<Item> item = draw_question_about(dice, world, made.item.facts, dice.pick(types_), held_out_);
+    if (!item) continue;
+    Turn turn{ask(*made.language, item->query, dice, other_forms_), answer(*made.language, item->answer)};
+    const auto is_asked = [&](const Turn& other) { return other.question == turn.question; };
+    if (turn.question == made.example.question || std::any_of(made.example.more.begin(), made.example.more.end(), is_asked)) continue;
+    made.example.more.push_back(std::move(turn));
+    made.more.push_back(*item);
+  }
 }
 
 std::unique_ptr<Source> open_world_qa(const SourceConfig& config) { return std::make_unique<WorldQA>(config); }

@@ -12,20 +12,23 @@ namespace hadal {
 
 struct WorldExample {
   world::Item item;
+  std::vector<world::Item> more;  // of the example's further questions
   const world::Language* language;
   Example example;
 };
 
 class WorldQA : public Source {
  public:
-  explicit WorldQA(const SourceConfig& config);  // seed, split, languages, types. Error: an unknown one
+  explicit WorldQA(const SourceConfig& config);  // seed, split, languages, types, questions. Error: an unknown one
   int64_t size() const override { return endless; }
   Example at(int64_t index) const override { return example_at(index).example; }
   uint64_t hash() const override { return hash_; }
   WorldExample example_at(int64_t index) const;  // with the facts that it was made from
 
  private:
+  void talk_on(WorldExample& example, const world::World& world, world::Dice& dice) const;
   bool unseen_, other_forms_, held_out_;
+  int64_t questions_;
   std::vector<world::Type> types_;  // as often as they shall come
   std::vector<const world::Language*> languages_;
   uint64_t seed_, hash_;

@@ -43,7 +43,7 @@ Divergence measure_divergence(const Model& model, const Model& reference, std::s
   if (model.config.vocab != reference.config.vocab)
     throw Error("the reference has a vocabulary of {} tokens: expected the model's {}", reference.config.vocab, model.config.vocab);
   const Windows windows(tokens, begin, options, std::min(model.config.context, reference.config.context));
-  const int64_t context = options.context, first = context / 2, scored = context - 1 - first, vocab = model.config.vocab;
+  const int64_t context = options.context, first = options.first_scored(), scored = context - 1 - first, vocab = model.config.vocab;
   Feeder feeder(model, options.feed, context), reference_feeder(reference, reference_feed, context);
   std::vector<float> expected(static_cast<size_t>(scored * vocab));  // the reference's logits of one window
   std::vector<Prediction> predictions(static_cast<size_t>(scored));

@@ -19,12 +19,12 @@ Perplexity measure_perplexity(const Model& model, std::span<const int32_t> token
   Perplexity result;
   for (int64_t w = 0; w < windows.count(); ++w) {
     const std::vector<int32_t> window = windows.at(w);
-    feeder.run(window, context / 2, context - 1, [&](int64_t row, Mat<float> logits) {
+    feeder.run(window, options.first_scored(), context - 1, [&](int64_t row, Mat<float> logits) {
       pool().run(logits.rows, [&](int64_t r) {
         losses[size_t(row + r)] = negative_log_likelihood(logits.row(r), logits.cols, window[size_t(row + r + 1)]);
       });
     });
-    for (int64_t row = context / 2; row < context - 1; ++row) sum.add(losses[size_t(row)]);
+    for (int64_t row = options.first_scored(); row < context - 1; ++row) sum.add(losses[size_t(row)]);
     result = sum.summary(w + 1);
     if (progress) progress(result, windows.count());
   }

@@ -12,6 +12,8 @@ struct PerplexityOptions {
   int64_t context = 512;    // tokens of a window
   int64_t max_windows = 0;  // 0: all
   FeedOptions feed;
+  std::optional<int64_t> read_only = {};  // tokens at a window's beginning after which nothing is scored; default: half of it
+  int64_t first_scored() const { return read_only.value_or(context / 2); }  // the row whose prediction is the first that counts
 };
 
 struct Perplexity {
@@ -22,9 +24,9 @@ struct Perplexity {
 };
 
 // The text is cut into windows of `context` tokens, a last partial one being dropped. Each window is fed from an empty cache, its first
-// token replaced by `begin` when there is one. Only the predictions of tokens context/2 + 1 .. context - 1 of a window are scored.
+// token replaced by `begin` when there is one. Only the predictions of tokens read_only + 1 .. context - 1 of a window are scored.
 // The same definition as llama.cpp's (tools/perplexity, without stride). `progress` is called after each window with the result so far and
-// the number of windows. Error: fewer than one window, an id out of range, a window longer than the model's context.
+// the number of windows. Error: fewer than one window, an id out of range, a window longer than the model's context or without a scored token.
 Perplexity measure_perplexity(const Model& model, std::span<const int32_t> tokens, std::optional<int32_t> begin,
                               const PerplexityOptions& options,
                               const std::function<void(const Perplexity& so_far, int64_t windows)>& progress = {});

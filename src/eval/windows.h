@@ -26,6 +26,8 @@ class Windows {  // see measure_perplexity
       : tokens_(tokens), begin_(begin), context_(options.context) {
     if (context_ < 3 || context_ > longest)
       throw Error("a window of {} tokens is out of range: expected 3 to {}, the model's context", context_, longest);
+    if (const int64_t first = options.first_scored(); first < 0 || first > context_ - 2)
+      throw Error("{} tokens of a window are only read: expected 0 to {}, so that something is scored", first, context_ - 2);
     count_ = int64_t(tokens.size()) / context_;
     if (count_ == 0) throw Error("the text has {} tokens: expected at least one window of {}", tokens.size(), context_);
     if (options.max_windows > 0) count_ = std::min(count_, options.max_windows);

@@ -53,6 +53,9 @@ fs::path model_in(const fs::path& folder) {
 
 const std::vector<KnownModel>& known_models() {
   static const std::vector<KnownModel> all = {
+      {"nano-v1", "", "dense, with recurrence: answers questions about small worlds, in English and Chinese"},
+      {"nano-v2", "", "the same by experts in balance and latent attention"},
+      {"nano-v2-student", "", "small: learnt from nano-v2"},
       {"smollm2", "", "SmolLM2-135M-Instruct, 92 MB: small, quick, general; installed by script/run"},
       {"r1-distill-qwen-1.5b", "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B", "3.6 GB: reasoning"},
       {"r1-distill-qwen-7b", "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B", "15.2 GB: reasoning"},
@@ -69,6 +72,16 @@ const std::vector<KnownModel>& known_models() {
       {"math-7b", "deepseek-ai/deepseek-math-7b-instruct", "13.8 GB: mathematics"},
   };
   return all;
+}
+
+std::string KnownModel::origin() const { return !repository.empty() ? "" : name == "smollm2" ? "script/run" : "hadal"; }
+
+fs::path shipped_models() {
+  std::error_code ignored;
+  const fs::path program = fs::read_symlink("/proc/self/exe", ignored).parent_path();
+  for (const fs::path& folder : {program / "../share/hadal/models", program / "../../models"})
+    if (is_folder(folder)) return folder.lexically_normal();
+  return {};
 }
 
 fs::path cache_folder() {
@@ -92,6 +105,10 @@ fs::path resolve_model(const std::string& reference) {
   const fs::path cached = cache_folder() / name;
   if (is_folder(cached)) return model_in(cached);
   if (present(cached)) return cached;
+  if (known && known->origin() == "hadal") {
+    if (const fs::path shipped = shipped_models() / name; is_folder(shipped)) return model_in(shipped);
+    throw Error("the model {} comes with hadal and was not found beside the program; `script/train-shipped {}` makes it", name, name);
+  }
   if (known && known->repository.empty())
     throw Error("the model {} is not installed: tried {}; `script/run` fetches it", reference, cached.string());
   const bool repository = name.find('/') != std::string::npos;

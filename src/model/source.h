@@ -15,12 +15,15 @@
 namespace hadal {
 
 struct KnownModel {                    // a name that needs no path
-  std::string name, repository, note;  // repository: "owner/name" on a hub; empty: a model that script/run installs
+  std::string name, repository, note;  // repository: "owner/name" on a hub
+  std::string origin() const;          // what brings it here, where it has no repository: "script/run", "hadal"
 };
 const std::vector<KnownModel>& known_models();
 
+// Models that come with hadal: share/hadal/models beside the program's folder, or models/ of the sources it was built in; empty: neither.
+std::filesystem::path shipped_models();
 std::filesystem::path cache_folder();  // $HADAL_CACHE, else $XDG_CACHE_HOME/hadal, else ~/.cache/hadal
-// A path that exists is itself; otherwise a name in the cache ("owner/name", or a known name). Error says what was tried and what to do.
+// A path that exists is itself; otherwise a name in the cache ("owner/name", or a known name), or of a shipped one. Error says what was tried and what to do.
 std::filesystem::path resolve_model(const std::string& reference);
 
 class ModelSource {

@@ -15,12 +15,12 @@ uint64_t key_of(const Source& source, const Encoder& encoder, const ShardOptions
   return key;
 }
 
-std::shared_ptr<const Shards> shards_of(const DataConfig& data, int64_t length, const Encoder& encoder, const Ranks& ranks,
+std::shared_ptr<const Shards> shards_of(const DataConfig& data, int64_t row, const Encoder& encoder, const Ranks& ranks,
                                         const RunHooks& hooks) {
   const std::unique_ptr<Source> source = open_source(data.source);
   ShardOptions options;
   options.tokens = data.tokens;
-  options.block = data.whole_rows ? length : 0;
+  options.block = data.whole_rows ? row : 0;
   options.progress = hooks.preparing;
   const fs::path folder = cache_folder() / "shards" / fmt::format("{:016x}", key_of(*source, encoder, options));
   if (ranks.rank == 0 && !fs::exists(folder)) {
@@ -47,7 +47,7 @@ Feed::Feed(const std::vector<DataConfig>& data, const TrainConfig& config, const
     options.rows = each.rows;
     options.segments = config.segments;
     options.seed = mix_bits(config.seed + streams_.size());
-    streams_.emplace_back(shards_of(each, config.length, encoder, ranks, hooks), options);
+    streams_.emplace_back(shards_of(each, config.length * config.segments, encoder, ranks, hooks), options);
     rows_ += each.rows;
   }
 }

@@ -115,6 +115,7 @@ DataConfig read_data(Table& t, const fs::path& file) {
   source.seed = uint64_t(t.count("seed", 0, 0));
   source.languages = t.texts("languages");
   source.types = t.texts("types");
+  source.questions = t.count("questions", 1, 1);
   source.text_field = t.text("text_field", source.text_field);
   source.question_field = t.text("question_field", source.question_field);
   source.answer_field = t.text("answer_field", source.answer_field);

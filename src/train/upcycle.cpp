@@ -48,6 +48,11 @@ ModelConfig upcycled_config(const ModelConfig& dense, const Upcycling& how) {
     throw Error("upcycle: experts: expected a multiple of the {} routed slices of each layer, found {}", slices, how.experts);
   if (how.active < 2 || how.active > how.experts || how.active % slices != 0)
     throw Error("upcycle: active: expected a multiple of the {} routed slices from 2 to {}, found {}", slices, how.experts, how.active);
+  if (how.groups < 1 || (how.experts / slices) % how.groups != 0)
+    throw Error("upcycle: groups: expected a divisor of the {} copies of each layer, found {}", how.experts / slices, how.groups);
+  if (how.active_groups < 1 || how.active_groups > how.groups || how.active > how.experts / how.groups * how.active_groups)
+    throw Error("upcycle: active_groups: expected 1 to {} groups of {} experts that hold the {} active, found {}", how.groups,
+                how.experts / how.groups, how.active, how.active_groups);
   if (how.dense_layers < 0 || how.dense_layers >= dense.layers)
     throw Error("upcycle: dense_layers: expected 0 to {}, found {}", dense.layers - 1, how.dense_layers);
   ModelConfig config = dense;
@@ -60,6 +65,8 @@ ModelConfig upcycled_config(const ModelConfig& dense, const Upcycling& how) {
                 .active = how.active,
                 .shared = how.shared,
                 .expert_dim = width,
+                .groups = how.groups,
+                .active_groups = how.active_groups,
                 .score = how.score,
                 .group_score = how.bias ? GroupScore::top2_sum : GroupScore::best,
                 .bias = how.bias,

@@ -15,6 +15,7 @@ struct Upcycling {
   int64_t experts = 8, active = 2, shared = 0;
   int64_t expert_dim = 0;    // 0: the whole width
   int64_t dense_layers = 0;  // so many first layers stay as they are
+  int64_t groups = 1, active_groups = 1;  // of experts, each of whole copies; the best so many of them are chosen from
   RouterScore score = RouterScore::softmax;
   bool bias = true;         // a selection bias, 0 at first, which balance can set
   double router_noise = 0;  // added to every expert's own router row, in deviations of the router; above 0 the output is not the dense one

@@ -83,9 +83,11 @@ TEST(Jsonl, TextsAndQuestions) {
   const auto path = folder.write("a.jsonl",
                                  "{\"text\": \"plain\"}\n\n"
                                  "{\"text\": \"document\", \"question\": \"q?\", \"answer\": \"a\", \"type\": \"lookup\", \"more\": 1}\r\n"
-                                 "{\"question\": \"q?\", \"answer\": \"a\"}");
+                                 "{\"question\": \"q?\", \"answer\": \"a\"}\n"
+                                 "{\"messages\": [{\"role\": \"user\", \"content\": \"q?\"}, {\"role\": \"assistant\", \"content\": \"a\"},"
+                                 " {\"role\": \"user\", \"content\": \"r?\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}");
   const auto source = open("jsonl", path);
-  EXPECT_THAT(texts(*source), ElementsAre("plain", "document\nq?\na", "q?\na"));
+  EXPECT_THAT(texts(*source), ElementsAre("plain", "document\nq?\na", "q?\na", "q?\na\nr?\nb"));
   EXPECT_FALSE(source->at(0).is_question());
   EXPECT_EQ(source->at(1).type, "lookup");
 }
@@ -102,6 +104,10 @@ TEST(Jsonl, SaysWhatIsWrongInWhichLine) {
   EXPECT_THAT(message("{\"text\": 1}"), HasSubstr("expected a string in the field \"text\""));
   EXPECT_THAT(message("{\"other\": \"x\"}"), HasSubstr("expected the field \"text\" or \"question\""));
   EXPECT_THAT(message("{\"question\": \"x\"}"), HasSubstr("expected both \"question\" and \"answer\""));
+  EXPECT_THAT(message("{\"messages\": 1}"), HasSubstr("expected a list in the field \"messages\""));
+  EXPECT_THAT(message("{\"messages\": []}"), HasSubstr("messages of user and assistant in turn, found 0"));
+  EXPECT_THAT(message("{\"text\": \"x\", \"messages\": []}"), HasSubstr("expected \"messages\" alone, found \"text\" too"));
+  EXPECT_THAT(message("{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}"), HasSubstr("message 1: expected the role \"user\""));
   message("{\"text\": \"x\"");
   message("{\"text\": \"\xff\"}");
 }

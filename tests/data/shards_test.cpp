@@ -61,6 +61,30 @@ TEST_F(ShardsTest, ExamplesAreTokensOfWhichTheAnswerCounts) {
   EXPECT_EQ(encoder.tokenizer().decode({asked.tokens.begin() + std::ptrdiff_t(prompt.size()), asked.tokens.end() - 1}), "the answer");
 }
 
+TEST_F(ShardsTest, OfATalkEveryAnswerCounts) {
+  Example talk{"document", "q?", "the answer", {}, {}};
+  talk.more = {{"and then?", "the next"}, {"why?", "because"}};
+  EXPECT_THAT(error_of([&] { (void)Encoder(folder.path()).encode(talk); }), HasSubstr("expected examples with one question"));
+
+  folder.write("chat_template.jinja",
+               "{{ bos_token }}{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% else %}\n{% endif %}{% endfor %}");
+  const Encoder encoder(folder.path());
+  const EncodedExample encoded = encoder.encode(talk);
+  ASSERT_EQ(encoded.weights.size(), encoded.tokens.size());
+  std::vector<std::string> counted(1);
+  for (size_t i = 0; i < encoded.tokens.size(); ++i) {
+    if (encoded.weights[i] == 0) continue;
+    if (encoded.tokens[i] == encoder.end_token()) {
+      counted.emplace_back();
+    } else {
+      counted.back() += encoder.tokenizer().decode({&encoded.tokens[i], &encoded.tokens[i] + 1});
+    }
+  }
+  EXPECT_THAT(counted, testing::ElementsAre("the answer", "the next", "because", ""));
+  EXPECT_EQ(encoder.tokenizer().decode(encoded.tokens),
+            "<｜begin▁of▁sentence｜>document\nq?\nthe answer<｜end▁of▁sentence｜>and then?\nthe next<｜end▁of▁sentence｜>why?\nbecause<｜end▁of▁sentence｜>");
+}
+
 TEST_F(ShardsTest, AControlTokenWrittenInATextIsText) {
   const Encoder encoder(folder.path());
   const std::string written = "<｜end▁of▁sentence｜>";

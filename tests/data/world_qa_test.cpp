@@ -258,6 +258,39 @@ TEST(WorldQA, IsAFunctionOfSeedAndIndex) {
   EXPECT_EQ(different.size(), 10'000u);
 }
 
+TEST(WorldQA, FurtherQuestionsFollowFromTheSameDocument) {
+  SourceConfig config;
+  config.kind = "world_qa";
+  config.questions = 4;
+  for (const char* split : splits) {
+    config.split = split;
+    const WorldQA qa(config);
+    int64_t asked = 0, unknown = 0;
+    for (int64_t i = 0; i < 2'000; ++i) {
+      const WorldExample made = qa.example_at(i);
+      ASSERT_EQ(made.more.size(), made.example.more.size());
+      std::set<std::string> questions = {made.example.question};
+      for (size_t k = 0; k < made.more.size(); ++k) {
+        const Answer solved = Solver(made.item.facts).solve(made.more[k].query);
+        const Turn& turn = made.example.more[k];
+        ASSERT_EQ(answer(*made.language, solved), turn.answer) << split << " " << i << "\n" << made.example.whole();
+        ASSERT_EQ(solved.form == Answer::unknown, made.more[k].query.type == Type::unanswerable) << split << " " << i;
+        ASSERT_EQ(is_held_out(made.more[k].query), std::string(split) == "compositions") << turn.question;
+        questions.insert(turn.question);
+        unknown += solved.form == Answer::unknown;
+      }
+      EXPECT_EQ(questions.size(), 1 + made.more.size()) << made.example.whole();
+      asked += std::ssize(made.more);
+    }
+    EXPECT_GT(asked, 2'000 * 3 * 9 / 10) << split;
+    EXPECT_GT(unknown, asked / 50) << split;
+    EXPECT_LT(unknown, asked / 5) << split;
+  }
+  EXPECT_NE(WorldQA(config).hash(), source("compositions").hash());
+  config.questions = 0;
+  EXPECT_THAT(error_of([&] { (void)WorldQA(config); }), HasSubstr("questions: expected at least 1, found 0"));
+}
+
 TEST(WorldQA, OnlyWhatIsAskedFor) {
   const WorldQA qa = source("train", {"chinese"}, {"count", "negation"});
   for (int64_t i = 0; i < 100; ++i) {

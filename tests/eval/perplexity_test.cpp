@@ -89,6 +89,22 @@ TEST_F(PerplexityTest, IsTheMeanOverTheSecondHalfOfEachWindow) {
   }
 }
 
+TEST_F(PerplexityTest, WhatIsOnlyReadIsNotScored) {
+  const std::vector<int32_t> tokens = some_tokens(32, model.config.vocab);
+  const auto summed = [&](int64_t read_only) {
+    PerplexityOptions o = options(32);
+    o.read_only = read_only;
+    const Perplexity found = measure_perplexity(model, tokens, {}, o);
+    EXPECT_EQ(found.scored, 31 - read_only);
+    return found.mean_nll * double(found.scored);
+  };
+  const auto rows = log_probabilities(model, tokens);
+  EXPECT_NEAR(summed(0) - summed(1), -rows[0][size_t(tokens[1])], 1e-5);
+  EXPECT_NEAR(summed(30), -rows[30][size_t(tokens[31])], 1e-5);
+  EXPECT_EQ(summed(16), measure_perplexity(model, tokens, {}, options(32)).mean_nll * 15);
+  EXPECT_THAT([&] { summed(31); }, ThrowsMessage<Error>(HasSubstr("31 tokens of a window are only read: expected 0 to 30")));
+}
+
 TEST_F(PerplexityTest, DoesNotDependOnTheChunk) {
   const std::vector<int32_t> tokens = some_tokens(70, model.config.vocab);
   const double whole = measure_perplexity(model, tokens, {}, options(32)).mean_nll;

@@ -44,6 +44,8 @@ TEST(Upcycle, SaysWhatTheDenseModelSays) {
     EXPECT_LE(largest_difference(dense, {.experts = 8, .active = 2}), 1e-4) << "whole copies";
     EXPECT_LE(largest_difference(dense, {.experts = 8, .active = 2, .expert_dim = 24}), 1e-4) << "one copy of two slices at a time";
     EXPECT_LE(largest_difference(dense, {.experts = 24, .active = 6, .shared = 1, .expert_dim = 12}), 1e-4) << "two copies of three slices";
+    EXPECT_LE(largest_difference(dense, {.experts = 24, .active = 3, .shared = 1, .expert_dim = 12, .groups = 8, .active_groups = 3}), 1e-4)
+        << "groups of one copy each";
     EXPECT_LE(largest_difference(dense, {.experts = 8, .active = 4, .dense_layers = 1, .score = RouterScore::sigmoid, .bias = false}),
               1e-4);
   }
@@ -88,6 +90,8 @@ TEST(Upcycle, RefusesSizesThatLeaveNoWholeCopies) {
   EXPECT_THAT(message({.experts = 8, .active = 1}), testing::HasSubstr("from 2"));
   EXPECT_THAT(message({.shared = 2, .expert_dim = 24}), testing::HasSubstr("shared"));
   EXPECT_THAT(message({.experts = 7, .active = 2, .expert_dim = 24}), testing::HasSubstr("experts"));
+  EXPECT_THAT(message({.experts = 8, .active = 2, .groups = 3}), testing::HasSubstr("groups: expected a divisor of the 8 copies"));
+  EXPECT_THAT(message({.experts = 8, .active = 4, .groups = 4, .active_groups = 1}), testing::HasSubstr("that hold the 4 active, found 1"));
 }
 
 }  // namespace

@@ -63,6 +63,8 @@ or --router-noise makes the copies differ.)");
   number("--expert-dim", options->how.expert_dim, "width of each; 0: that of the dense layer");
   number("--shared", options->how.shared, "experts that every token goes through");
   number("--dense-layers", options->how.dense_layers, "first layers that stay dense");
+  number("--groups", options->how.groups, "of experts, each of whole copies");
+  number("--active-groups", options->how.active_groups, "of them whose experts a token may go to");
   command->add_option("--router", options->router, "what turns the router's logits into scores")
       ->check(CLI::IsMember({"softmax", "sigmoid"}))
       ->capture_default_str();

@@ -56,6 +56,18 @@ class Drawing {  // of one question
     if (unanswerable) lose_one();
     return Item{document(), query_, answer_};
   }
+  std::optional<Item> item_about(const std::vector<Fact>& told, bool unanswerable) {
+    if (of_first_.size() < 2 || !choose()) return {};
+    const auto is_told = [&](const Fact& fact) { return std::find(told.begin(), told.end(), fact) != told.end(); };
+    if (!unanswerable && std::any_of(forbidden_.begin(), forbidden_.end(), is_told)) return {};
+    if (unanswerable) {
+      const auto of_a = [&](const Fact& f) { return f.subject == query_.a && subject_kind(f.relation) == subject_kind(query_.first); };
+      if (std::all_of(needed_.begin(), needed_.end(), is_told) || std::none_of(told.begin(), told.end(), of_a)) return {};
+      query_.type = Type::unanswerable;
+      answer_ = {Answer::unknown};
+    }
+    return Item{told, query_, answer_};
+  }
 
  private:
   bool choose() {
@@ -242,6 +254,16 @@ bool can_lack_a_fact(Shape shape) {
          shape == Shape::difference || shape == Shape::age;
 }
 
+const Composition& draw_composition(Dice& dice, Type type, bool held_out) {
+  std::vector<const Composition*> fitting;
+  for (const Composition& c : compositions()) {
+    const bool of_type = type == Type::unanswerable ? can_lack_a_fact(c.shape) : c.type == type;
+    if (of_type && c.held_out == held_out) fitting.push_back(&c);
+  }
+  CHECK(!fitting.empty());
+  return *dice.pick(fitting);
+}
+
 }  // namespace
 
 const std::vector<Composition>& compositions() {
@@ -250,14 +272,13 @@ const std::vector<Composition>& compositions() {
 }
 
 std::optional<Item> draw_question(Dice& dice, const World& world, Type type, bool held_out) {
-  std::vector<Composition> fitting;
-  for (const Composition& c : compositions()) {
-    const bool of_type = type == Type::unanswerable ? can_lack_a_fact(c.shape) : c.type == type;
-    if (of_type && c.held_out == held_out) fitting.push_back(c);
-  }
-  CHECK(!fitting.empty());
-  const Composition& composition = dice.pick(fitting);
-  return Drawing(dice, world, composition).item(type == Type::unanswerable);
+  return Drawing(dice, world, draw_composition(dice, type, held_out)).item(type == Type::unanswerable);
+}
+
+std::optional<Item> draw_question_about(Dice& dice, const World& world, const std::vector<Fact>& told, Type type, bool held_out) {
+  const bool unanswerable = type == Type::unanswerable;
+  const World known{told};
+  return Drawing(dice, unanswerable ? world : known, draw_composition(dice, type, held_out)).item_about(told, unanswerable);
 }
 
 std::vector<Fact> draw_facts(Dice& dice, const World& world, size_t count) {
