@@ -15,7 +15,7 @@ struct Example {
   std::string text;              // plain text, or what a question is about
   std::string question, answer;  // empty: plain text, every token of which counts in the loss. Otherwise the answers alone do
   std::string type, language;    // of a question, where its source knows them: "two_hop", "english"
-  std::vector<Turn> more;        // how the talk goes on
+  std::vector<Turn> more = {};   // how the talk goes on
   bool is_question() const { return !question.empty(); }
   std::string prompt() const { return text.empty() ? question : text + "\n" + question; }  // what the user says
   std::string whole() const {

@@ -23,8 +23,8 @@ TokenStream::TokenStream(std::shared_ptr<const Shards> shards, const StreamOptio
   const int64_t span = options.length * options.segments;
   sequences_ = (shards_->tokens() - 1) / span;
   if (sequences_ < 1) throw Error("the data has {} tokens: expected more than {}, one row of a batch", shards_->tokens(), span);
-  if (shards_->block() > 0 && options.length % shards_->block() != 0)
-    throw Error("rows of {} tokens would cut questions: the shards were made for multiples of {}", options.length, shards_->block());
+  if (shards_->block() > 0 && span % shards_->block() != 0)
+    throw Error("rows of {} tokens would cut questions: the shards were made for multiples of {}", span, shards_->block());
 }
 
 double TokenStream::epoch(int64_t index) const {
