@@ -126,7 +126,9 @@ divergence is the sum of p ln(p / q).)");
       ->check(CLI::Range(int64_t(3), int64_t(1) << 31))
       ->type_name("N")
       ->capture_default_str();
-  command->add_option("--read-only", options->read_only, "tokens of a window, from its beginning, after which nothing is scored; default: half")
+  command
+      ->add_option("--read-only", options->read_only,
+                   "tokens of a window, from its beginning, after which nothing is scored; default: half")
       ->check(CLI::NonNegativeNumber)
       ->type_name("N");
   command->add_option("--max-windows", options->max_windows, "stop after so many windows; 0: the whole text")

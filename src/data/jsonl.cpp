@@ -46,7 +46,8 @@ class JsonlSource : public Source {
     example.language = field("language");
     if (simdjson::dom::element messages; value.at_key("messages").get(messages) == simdjson::SUCCESS) {
       if (!example.text.empty() || !example.question.empty())
-        throw Error("{}: expected \"messages\" alone, found \"{}\" too", where, example.text.empty() ? config_.question_field : config_.text_field);
+        throw Error("{}: expected \"messages\" alone, found \"{}\" too", where,
+                    example.text.empty() ? config_.question_field : config_.text_field);
       read_talk(messages, where, example);
       return example;
     }

@@ -26,7 +26,8 @@ struct Perplexity {
 // The text is cut into windows of `context` tokens, a last partial one being dropped. Each window is fed from an empty cache, its first
 // token replaced by `begin` when there is one. Only the predictions of tokens read_only + 1 .. context - 1 of a window are scored.
 // The same definition as llama.cpp's (tools/perplexity, without stride). `progress` is called after each window with the result so far and
-// the number of windows. Error: fewer than one window, an id out of range, a window longer than the model's context or without a scored token.
+// the number of windows. Error: fewer than one window, an id out of range, a window longer than the model's context or without a scored
+// token.
 Perplexity measure_perplexity(const Model& model, std::span<const int32_t> tokens, std::optional<int32_t> begin,
                               const PerplexityOptions& options,
                               const std::function<void(const Perplexity& so_far, int64_t windows)>& progress = {});

@@ -23,7 +23,8 @@ const std::vector<KnownModel>& known_models();
 // Models that come with hadal: share/hadal/models beside the program's folder, or models/ of the sources it was built in; empty: neither.
 std::filesystem::path shipped_models();
 std::filesystem::path cache_folder();  // $HADAL_CACHE, else $XDG_CACHE_HOME/hadal, else ~/.cache/hadal
-// A path that exists is itself; otherwise a name in the cache ("owner/name", or a known name), or of a shipped one. Error says what was tried and what to do.
+// A path that exists is itself; otherwise a name in the cache ("owner/name", or a known name), or of a shipped one. Error says what was
+// tried and what to do.
 std::filesystem::path resolve_model(const std::string& reference);
 
 class ModelSource {

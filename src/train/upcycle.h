@@ -13,8 +13,8 @@ namespace hadal::train {
 // number of slices: together they are the dense layer.
 struct Upcycling {
   int64_t experts = 8, active = 2, shared = 0;
-  int64_t expert_dim = 0;    // 0: the whole width
-  int64_t dense_layers = 0;  // so many first layers stay as they are
+  int64_t expert_dim = 0;                 // 0: the whole width
+  int64_t dense_layers = 0;               // so many first layers stay as they are
   int64_t groups = 1, active_groups = 1;  // of experts, each of whole copies; the best so many of them are chosen from
   RouterScore score = RouterScore::softmax;
   bool bias = true;         // a selection bias, 0 at first, which balance can set

@@ -107,7 +107,8 @@ TEST(Jsonl, SaysWhatIsWrongInWhichLine) {
   EXPECT_THAT(message("{\"messages\": 1}"), HasSubstr("expected a list in the field \"messages\""));
   EXPECT_THAT(message("{\"messages\": []}"), HasSubstr("messages of user and assistant in turn, found 0"));
   EXPECT_THAT(message("{\"text\": \"x\", \"messages\": []}"), HasSubstr("expected \"messages\" alone, found \"text\" too"));
-  EXPECT_THAT(message("{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}"), HasSubstr("message 1: expected the role \"user\""));
+  EXPECT_THAT(message("{\"messages\": [{\"role\": \"assistant\", \"content\": \"a\"}]}"),
+              HasSubstr("message 1: expected the role \"user\""));
   message("{\"text\": \"x\"");
   message("{\"text\": \"\xff\"}");
 }

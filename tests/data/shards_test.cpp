@@ -67,7 +67,8 @@ TEST_F(ShardsTest, OfATalkEveryAnswerCounts) {
   EXPECT_THAT(error_of([&] { (void)Encoder(folder.path()).encode(talk); }), HasSubstr("expected examples with one question"));
 
   folder.write("chat_template.jinja",
-               "{{ bos_token }}{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% else %}\n{% endif %}{% endfor %}");
+               "{{ bos_token }}{% for m in messages %}{{ m.content }}{% if m.role == 'assistant' %}{{ eos_token }}{% else %}{{ '\n' }}{% "
+               "endif %}{% endfor %}");
   const Encoder encoder(folder.path());
   const EncodedExample encoded = encoder.encode(talk);
   ASSERT_EQ(encoded.weights.size(), encoded.tokens.size());
@@ -82,7 +83,8 @@ TEST_F(ShardsTest, OfATalkEveryAnswerCounts) {
   }
   EXPECT_THAT(counted, testing::ElementsAre("the answer", "the next", "because", ""));
   EXPECT_EQ(encoder.tokenizer().decode(encoded.tokens),
-            "<｜begin▁of▁sentence｜>document\nq?\nthe answer<｜end▁of▁sentence｜>and then?\nthe next<｜end▁of▁sentence｜>why?\nbecause<｜end▁of▁sentence｜>");
+            "<｜begin▁of▁sentence｜>document\nq?\nthe answer<｜end▁of▁sentence｜>and then?\nthe "
+            "next<｜end▁of▁sentence｜>why?\nbecause<｜end▁of▁sentence｜>");
 }
 
 TEST_F(ShardsTest, AControlTokenWrittenInATextIsText) {
