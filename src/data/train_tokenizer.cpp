@@ -24,10 +24,15 @@ constexpr std::string_view chat_template =
     "{% if message.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}";
 
+// No merge crosses these pieces. A name is the same tokens wherever it stands, which small models need in order to copy it: Chinese
+// characters stand alone, and a word does not take the space before it.
+constexpr std::string_view chinese_pattern = "[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]";
+constexpr std::string_view words_pattern = R"(\p{N}|\p{L}+|\s+|[^\s\p{L}\p{N}]+)";
+
 class WordCounter {
  public:
   void add(std::string_view text) {
-    split(digits_, text, scratch_,
+    split(chinese_, text, scratch_,
           [&](std::string_view part) { split(words_, part, scratch_, [&](std::string_view word) { ++counts_[std::string(word)]; }); });
   }
   Words sorted() const {
@@ -37,7 +42,7 @@ class WordCounter {
   }
 
  private:
-  SplitStage digits_ = digits_stage(true), words_ = gpt2_stage();
+  SplitStage chinese_{Regex(chinese_pattern, "the tokenizer")}, words_{Regex(words_pattern, "the tokenizer")};
   Regex::Scratch scratch_;
   std::unordered_map<std::string, int64_t> counts_;
 };
@@ -73,13 +78,16 @@ ordered_json tokenizer_json(const std::vector<LearntMerge>& merges) {
     if (size_t(made) == pieces.size()) pieces.push_back(pieces[size_t(left)] + pieces[size_t(right)]);
   }
   for (const std::string& piece : pieces) vocab.push_back({written_of_bytes(piece), vocab.size()});
-  const ordered_json byte_level = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
+  const ordered_json byte_level = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}};
+  const auto split_by = [](std::string_view pattern) {
+    return ordered_json{{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}};
+  };
   return {{"version", "1.0"},
           {"truncation", nullptr},
           {"padding", nullptr},
           {"added_tokens", added},
           {"normalizer", nullptr},
-          {"pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", {{{"type", "Digits"}, {"individual_digits", true}}, byte_level}}}},
+          {"pre_tokenizer", {{"type", "Sequence"}, {"pretokenizers", {split_by(chinese_pattern), split_by(words_pattern), byte_level}}}},
           {"post_processor", nullptr},
           {"decoder", byte_level},
           {"model",

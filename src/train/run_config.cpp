@@ -116,6 +116,7 @@ DataConfig read_data(Table& t, const fs::path& file) {
   source.languages = t.texts("languages");
   source.types = t.texts("types");
   source.questions = t.count("questions", 1, 1);
+  source.facts = t.count("facts", 0, 0);
   source.text_field = t.text("text_field", source.text_field);
   source.question_field = t.text("question_field", source.question_field);
   source.answer_field = t.text("answer_field", source.answer_field);

@@ -287,6 +287,12 @@ TEST(WorldQA, FurtherQuestionsFollowFromTheSameDocument) {
     EXPECT_LT(unknown, asked / 4) << split;
   }
   EXPECT_NE(WorldQA(config).hash(), source("compositions").hash());
+  config.facts = 2;
+  const WorldQA brief(config);
+  std::map<size_t, int> sizes;
+  for (int64_t i = 0; i < 1'000; ++i) ++sizes[brief.example_at(i).item.facts.size()];
+  EXPECT_GT(sizes[2], 500);
+  EXPECT_EQ(sizes[0] + sizes[1], 0) << "one fact alone would be the answer";
   config.questions = 0;
   EXPECT_THAT(error_of([&] { (void)WorldQA(config); }), HasSubstr("questions: expected at least 1, found 0"));
 }
@@ -323,6 +329,26 @@ TEST(WorldText, StoriesAndDocumentsWithoutQuestions) {
     EXPECT_GT(stories, 200);
     EXPECT_LT(stories, 600);
   }
+}
+
+TEST(WorldText, ADocumentIsRetoldWithTheSameFacts) {
+  SourceConfig config;
+  config.kind = "world_text";
+  config.types = {"retold"};
+  config.facts = 4;
+  const auto source = open_source(config);
+  SourceConfig plain = config;
+  plain.types.clear();
+  const WorldQA facts(plain);
+  for (int64_t i = 0; i < 500; ++i) {
+    const WorldExample made = facts.example_at(i);
+    const std::string text = source->at(i).text, again = text.substr(text.find('\n') + 1);
+    ASSERT_EQ(text.substr(0, text.find('\n')), made.example.text);
+    for (const Fact& fact : made.item.facts) EXPECT_TRUE(tells(*made.language, again, fact)) << text;
+  }
+  config.types = {"riddle"};
+  EXPECT_THAT(error_of([&] { open_source(config); }),
+              HasSubstr("unknown type of text \"riddle\": expected one of story, document, retold"));
 }
 
 // Figures that were measured on these examples are worth nothing on others: whoever changes them raises `version` in world_qa.cpp.

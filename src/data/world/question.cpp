@@ -51,10 +51,10 @@ class Drawing {  // of one question
     query_ = {c.type, c.shape, c.first, c.second};
   }
 
-  std::optional<Item> item(bool unanswerable) {
+  std::optional<Item> item(bool unanswerable, int64_t facts) {
     if (of_first_.size() < 2 || !choose()) return {};
     if (unanswerable) lose_one();
-    return Item{document(), query_, answer_};
+    return Item{document(facts), query_, answer_};
   }
   std::optional<Item> item_about(const std::vector<Fact>& told, bool unanswerable) {
     if (of_first_.size() < 2 || !choose()) return {};
@@ -221,9 +221,9 @@ class Drawing {  // of one question
   }
 
   // What is needed, rivals of the same relations, and others: the question alone says what matters.
-  std::vector<Fact> document() {
+  std::vector<Fact> document(int64_t facts) {
     std::vector<Fact> told = needed_;
-    const size_t size = std::max<size_t>(needed_.size(), 7 + dice_.below(4));
+    const size_t size = std::max(needed_.size(), facts > 0 ? size_t(facts) : 7 + dice_.below(4));
     const auto tell = [&](std::vector<Fact> from, size_t most) {
       dice_.shuffle(from);
       for (const Fact& fact : from) {
@@ -271,8 +271,8 @@ const std::vector<Composition>& compositions() {
   return all;
 }
 
-std::optional<Item> draw_question(Dice& dice, const World& world, Type type, bool held_out) {
-  return Drawing(dice, world, draw_composition(dice, type, held_out)).item(type == Type::unanswerable);
+std::optional<Item> draw_question(Dice& dice, const World& world, Type type, bool held_out, int64_t facts) {
+  return Drawing(dice, world, draw_composition(dice, type, held_out)).item(type == Type::unanswerable, facts);
 }
 
 std::optional<Item> draw_question_about(Dice& dice, const World& world, const std::vector<Fact>& told, Type type, bool held_out) {

@@ -58,7 +58,8 @@ struct Item {
 };
 
 // A question of this type about this world; empty where the world has none. held_out: of those compositions only, otherwise of the others.
-std::optional<Item> draw_question(Dice& dice, const World& world, Type type, bool held_out);
+// facts: that the document tells, unless the question needs more; 0: 7 to 10.
+std::optional<Item> draw_question(Dice& dice, const World& world, Type type, bool held_out, int64_t facts = 0);
 
 // A further question about a document of facts of this world; empty where it has none. Unanswerable: it does not tell what it takes.
 std::optional<Item> draw_question_about(Dice& dice, const World& world, const std::vector<Fact>& told, Type type, bool held_out);
