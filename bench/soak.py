@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """A mixed crowd against one server: nothing leaks, nothing is stuck, everything is accounted for.
 
 bench/soak.py MODEL --requests 100000 --clients 32

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Many open streams at one server: what each costs, and that none is dropped.
 
 bench/streams.py MODEL --streams 1000 --tokens 20

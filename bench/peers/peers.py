@@ -23,10 +23,10 @@ import time
 from importlib.metadata import version
 
 import shapes
-from idle import wait_for_idle
 
 HERE = pathlib.Path(__file__).parent
-ROOT = HERE.parents[1]
+sys.path.insert(0, str(HERE.parent))
+from targets import ROOT, commit, wait_for_idle  # noqa: E402
 
 
 def prefill(tokens):
@@ -281,11 +281,6 @@ def markdown(record):
     if record["trouble"]:
         lines += ["", "What did not run:", ""] + [f"- {line}" for line in record["trouble"]]
     return "\n".join(lines) + "\n"
-
-
-def commit():
-    git = lambda *a: subprocess.run(["git", "-C", ROOT, *a], capture_output=True, text=True).stdout.strip()  # noqa: E731
-    return git("rev-parse", "--short", "HEAD") + (" and changes" if git("status", "--porcelain", "--untracked-files=no") else "")
 
 
 def settings(text):

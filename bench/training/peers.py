@@ -18,9 +18,8 @@ import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "bench" / "peers"))
-from idle import wait_for_idle  # noqa: E402
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from targets import ROOT, commit, wait_for_idle  # noqa: E402
 
 DENSE = dict(model_type="llama", vocab_size=4096, hidden_size=256, intermediate_size=768, num_hidden_layers=6, num_attention_heads=8,
              num_key_value_heads=4, max_position_embeddings=4096, rms_norm_eps=1e-6, rope_theta=10000.0, tie_word_embeddings=True)
@@ -111,9 +110,8 @@ def measure(figure, steps, patience):
 
 
 def page(rows, steps):
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip()
     lines = ["# Training beside PyTorch", "",
-             f"`bench/training/peers.py --steps {steps}` on {datetime.date.today()}, commit {commit}, {os.cpu_count()} threads. Tokens per second; bf16 "
+             f"`bench/training/peers.py --steps {steps}` on {datetime.date.today()}, commit {commit()}, {os.cpu_count()} threads. Tokens per second; bf16 "
              "products, float32 weights, fused AdamW. *: the machine was not idle.", "",
              "| model | parameters | hadal | eager PyTorch | ratio | torch.compile | ratio |", "|---|---|---|---|---|---|---|"]
     for r in rows:
