@@ -24,10 +24,10 @@ constexpr std::string_view chat_template =
     "{% if message.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<assistant>{% endif %}";
 
-// No merge crosses these pieces. A name is the same tokens wherever it stands, which small models need in order to copy it: Chinese
-// characters stand alone, and a word does not take the space before it.
+// No merge crosses these pieces. Small models copy a name more easily where it is the same tokens wherever it stands: Chinese characters
+// stand alone, and a word takes the space behind it, not the one before: an answer begins like any other word.
 constexpr std::string_view chinese_pattern = "[\u2e80-\u9fff\uf900-\ufaff\uff00-\uffef]";
-constexpr std::string_view words_pattern = R"(\p{N}|\p{L}+|\s+|[^\s\p{L}\p{N}]+)";
+constexpr std::string_view words_pattern = R"(\p{N}|\p{L}+ ?|\s+|[^\s\p{L}\p{N}]+ ?)";
 
 class WordCounter {
  public:

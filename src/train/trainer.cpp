@@ -43,7 +43,7 @@ void cut_log(const fs::path& file, int64_t last) {
 }
 
 Params<Tensor> first_params(const TrainConfig& config) {
-  if (config.from.empty()) return random_params(config.model, config.seed);
+  if (config.from.empty()) return initial_params(config.model, config.seed);
   return load_params(config.model, ModelSource(config.from).checkpoint());
 }
 

@@ -70,6 +70,35 @@ Params<Tensor> random_params(const ModelConfig& config, uint64_t seed) {
   return params;
 }
 
+namespace {
+
+// [heads, rows of a head, dim], views of the weights.
+Tensor heads_of(const Tensor& weight, int64_t heads) { return weight.view({heads, -1, weight.size(1)}); }
+
+void look_for_own_token(const ModelConfig& config, const Gqa<Tensor>& attention) {
+  const Tensor q = heads_of(attention.q, config.heads), k = heads_of(attention.k, config.kv_heads);
+  const int64_t group = config.heads / config.kv_heads;
+  for (int64_t head = 0; head < config.heads; head += std::max<int64_t>(group, 2)) q[head].copy_(k[head / group]);
+}
+
+void look_for_own_token(const ModelConfig& config, const Mla<Tensor>& attention) {
+  if (config.q_rank > 0) return;
+  const Tensor q = heads_of(attention.q, config.heads), up = heads_of(attention.kv_up, config.heads);
+  const Tensor down = attention.kv_down.narrow(0, 0, config.kv_rank), turned = attention.kv_down.narrow(0, config.kv_rank, config.rope_dim);
+  for (int64_t head = 0; head < config.heads; head += 2)
+    q[head].copy_(torch::cat({up[head].narrow(0, 0, config.nope_dim).matmul(down), turned}));
+}
+
+}  // namespace
+
+Params<Tensor> initial_params(const ModelConfig& config, uint64_t seed) {
+  const torch::NoGradGuard no_grad;
+  Params<Tensor> params = random_params(config, seed);
+  for (size_t layer = params.blocks.size() / 2; layer < params.blocks.size(); ++layer)
+    std::visit([&](const auto& attention) { look_for_own_token(config, attention); }, params.blocks[layer].attn);
+  return params;
+}
+
 Params<Tensor> load_params(const ModelConfig& config, const Checkpoint& checkpoint) {
   Params<Tensor> params = make_params<Tensor>(config);
   for_each_param(config, params, [&](const std::string& name, Shape shape, Role role, Tensor& t) {

@@ -21,6 +21,10 @@ struct NamedTensor {
 // Matrices are normal with deviation 1 / sqrt(columns), those that write to the residual stream divided by sqrt(2 layers); norms 1, biases
 // 0.
 Params<Tensor> random_params(const ModelConfig& config, uint64_t seed);
+// The same for a training that begins: in the upper half of the layers, half of the heads have queries equal to their keys and so begin by
+// attending to earlier places of the token itself, from which recall is learnt in far fewer steps (mimetic initialization,
+// Trockman and Kolter 2023).
+Params<Tensor> initial_params(const ModelConfig& config, uint64_t seed);
 // Error: names the tensor that is missing or misshaped, expected and found.
 Params<Tensor> load_params(const ModelConfig& config, const Checkpoint& checkpoint);
 
