@@ -22,8 +22,22 @@ from ._hadal import Error
 import torch  # noqa: I001
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 BUCKET = 25 << 20  # bytes: what DistributedDataParallel sends at a time
+
+
+def join() -> tuple[int, int]:
+    """(rank, size) of this program in the group that torchrun's environment names, joined now."""
+    if "WORLD_SIZE" not in os.environ:
+        return 0, 1
+    store, rank, size = next(rendezvous("env://"))
+    # Without --rdzv-backend torchrun keeps one store for all attempts, where the addresses of programs that are gone still stand. On several machines
+    # (c10d's rendezvous, a new store each time) the count may differ from one to the other.
+    if os.environ.get("LOCAL_WORLD_SIZE") == str(size):
+        store = dist.PrefixStore(f"restart {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
+    return rank, size
 
 
 def buckets(tensors: list[Tensor], limit: int = BUCKET) -> list[list[Tensor]]:
@@ -86,10 +100,7 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true", help="go on from the newest state; a restart by torchrun does")
     parser.add_argument("--losses", action="store_true", help="a JSON line for each step")
     options = parser.parse_args()
-    several = "WORLD_SIZE" in os.environ
-    if several:
-        dist.init_process_group("gloo")
-    rank, size = (dist.get_rank(), dist.get_world_size()) if several else (0, 1)
+    rank, size = join()
     resume = options.resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     try:
         steps, loss, evaluation, seconds, model = _train.run(
@@ -98,7 +109,7 @@ def main() -> int:
     except Error as error:
         print(f"hadal: error: {error}", file=sys.stderr, flush=True)
         os._exit(1)  # nothing is left to say to ranks that are gone
-    if several:
+    if dist.is_initialized():
         dist.destroy_process_group()
     if rank == 0:
         tested = f", evaluation {evaluation:.4f}" if evaluation >= 0 else ""
