@@ -183,7 +183,7 @@ largest of any 16,384 tokens in a row; entropy is 1 where all loads are equal; d
 --calibrate leaves all weights as they are and sets each router's selection bias so that its experts are chosen equally often (quantile
 balancing). It fits on every second window of the text and measures, before and after, on the others.)");
   add_model(command, options->model);
-  command->add_option("DATA", options->data, "a text file, or KIND:SPLIT of a source of training data")->required()->type_name("");
+  command->add_option("DATA", options->data, "a text file, or KIND:SPLIT of a source of training data")->required();
   command->add_option("--tokens", options->tokens, "of such a source")->check(CLI::PositiveNumber)->type_name("N")->capture_default_str();
   command->add_option("--context", options->load.context, "tokens of a window")
       ->check(CLI::Range(int64_t(3), int64_t(1) << 31))

@@ -16,12 +16,11 @@ class HelpFormatter : public CLI::Formatter {
   HelpFormatter() {
     column_width(name_width);
     label("SUBCOMMAND", "COMMAND");
-    label("Positionals", "Model");
+    label("Positionals", "Arguments");
   }
 
   std::string make_option(const CLI::Option* option, bool positional) const override {
-    std::string left =
-        "  " + (positional ? option->get_type_name().substr(0, option->get_type_name().find(':')) : option->get_name(false, true));
+    std::string left = "  " + option->get_name(positional, !positional);
     if (!positional && option->get_type_size() != 0) left += " " + option->get_type_name().substr(0, option->get_type_name().find(':'));
     std::string right = option->get_description();
     if (!option->get_default_str().empty()) right += " [" + option->get_default_str() + "]";

@@ -65,11 +65,11 @@ A running server reads it again on SIGHUP (kill -HUP PID).)");
   command->require_subcommand(1);
   const auto add_action = [&](const char* name, const char* what) {
     CLI::App* action = command->add_subcommand(name, what);
-    action->add_option("FILE", options->file, "of keys")->required()->type_name("FILE");
+    action->add_option("FILE", options->file, "of keys")->required();
     return action;
   };
   CLI::App* add = add_action("add", "makes a key and prints it");
-  add->add_option("NAME", options->rules.name, "for people and logs")->required()->type_name("NAME");
+  add->add_option("NAME", options->rules.name, "for people and logs")->required();
   constexpr int64_t most = 1'000'000'000'000;
   add->add_option("--requests", options->rules.requests, "at a time")->check(CLI::Range(int64_t(1), most))->type_name("N");
   add->add_option("--tokens-per-minute", options->rules.tokens_per_minute, "of prompts and replies")
@@ -90,7 +90,7 @@ A running server reads it again on SIGHUP (kill -HUP PID).)");
   add_json(show, options->json);
   show->callback([options] { list(*options); });
   CLI::App* remove = add_action("remove", "a key ends, at the server's next SIGHUP");
-  remove->add_option("NAME", options->rules.name, "of the key")->required()->type_name("NAME");
+  remove->add_option("NAME", options->rules.name, "of the key")->required();
   remove->callback([options] { remove_key(options->file, options->rules.name); });
 }
 

@@ -9,7 +9,7 @@ constexpr const char* closing = R"(Examples:
   hadal generate smollm2 -p "Name three rivers."     one answer
   hadal serve path/to/model                          the OpenAI interface at http://127.0.0.1:8080/v1
   hadal info path/to/model                           what a checkpoint is
-  hadal train run.toml                               makes a model (the program hadal-train: train, tokenizer, upcycle)
+  hadal train run.toml                               makes a model; so do distill, tokenizer and upcycle (the program hadal-train)
 
 A MODEL is a folder in Hugging Face layout, a .gguf file, or a name that `hadal models` lists.
 `hadal COMMAND --help` tells everything about a command.

@@ -61,9 +61,7 @@ CLI::App* add_command(CLI::App& app, const std::string& name, const std::string&
 }
 
 CLI::Option* add_model(CLI::App* command, std::string& model) {
-  return command->add_option("MODEL", model, "a folder in Hugging Face layout, a .gguf file, or a name (see `hadal models`)")
-      ->required()
-      ->type_name("MODEL");
+  return command->add_option("MODEL", model, "a folder in Hugging Face layout, a .gguf file, or a name (see `hadal models`)")->required();
 }
 
 void add_threads(CLI::App* command) {

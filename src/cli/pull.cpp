@@ -50,9 +50,7 @@ void add_pull(CLI::App& app) {
 
 Fetches only what running the model takes, resumes what was cut off, checks sizes and sha256, and prints where the model is.
 Files go to the cache folder (HADAL_CACHE). The token comes from HF_TOKEN, the default endpoint from HF_ENDPOINT.)");
-  command->add_option("NAME", options->name, "a name of `hadal models`, owner/name, or owner/name/file.gguf")
-      ->required()
-      ->type_name("NAME");
+  command->add_option("NAME", options->name, "a name of `hadal models`, owner/name, or owner/name/file.gguf")->required();
   command->add_option("--revision", options->revision, "branch, tag or commit")->type_name("R")->capture_default_str();
   command->add_option("--endpoint", options->endpoint, "address of the hub")->type_name("URL");
   add_json(command, options->json);

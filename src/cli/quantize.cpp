@@ -111,7 +111,7 @@ void add_quantize(CLI::App& app) {
 
 SRC is any MODEL; DST becomes a folder that every command takes as a MODEL. Memory stays below a few layers whatever the size of SRC. A run that was
 killed is continued by the same command. The error of a part is the root of its squared error over its squared weights.)");
-  command->add_option("SRC DST", options->paths, "the model, and the folder to write")->required()->expected(1, 2)->type_name("");
+  command->add_option("SRC DST", options->paths, "the model, and the folder to write")->required()->expected(1, 2);
   command->add_option("--preset", options->preset, "in place of SRC: a shape of `hadal presets`, with random weights")->type_name("NAME");
   add_weights(command, options->weights)->required();
   command->add_option("--shard-size", options->shard_gb, "most gigabytes of one file")

@@ -204,7 +204,7 @@ void add_distill(CLI::App& app) {
 
 The file is that of `hadal train` with a table [distill] (docs/distillation.md). At the end teacher and student answer questions that training had
 not; the report tells what the student keeps, by type of question, with intervals of 95 %.)");
-  command->add_option("FILE", options->file, "the run, as TOML")->required()->check(CLI::ExistingFile)->type_name("");
+  command->add_option("FILE", options->file, "the run, as TOML")->required()->check(CLI::ExistingFile);
   command->add_option("--output", options->output, "the folder to write; default: what the file says")->type_name("FOLDER");
   command->add_flag("--resume", options->resume, "go on from the newest state in the output");
   command

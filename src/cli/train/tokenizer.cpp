@@ -45,7 +45,7 @@ void add_tokenizer(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command = add_command(app, "tokenizer", "learn a byte-level BPE vocabulary from the data of a run file",
                                   R"(  hadal tokenizer models/tokenizer.toml --vocab 4096 --output tokenizer)");
-  command->add_option("FILE", options->file, "the run; its [[data]] are read")->required()->check(CLI::ExistingFile)->type_name("");
+  command->add_option("FILE", options->file, "the run; its [[data]] are read")->required()->check(CLI::ExistingFile);
   command->add_option("--vocab", options->vocab, "tokens at most")
       ->check(CLI::Range(int64_t(261), int64_t(1) << 20))
       ->capture_default_str();

@@ -39,7 +39,7 @@ void add_train(CLI::App& app) {
 
 The output holds log.csv, curves.svg, the last training states, and, at the end, the model in published layout, which every command takes.
 Ctrl-C saves and stops.)");
-  command->add_option("FILE", options->file, "the run, as TOML (docs/training.md)")->required()->check(CLI::ExistingFile)->type_name("");
+  command->add_option("FILE", options->file, "the run, as TOML (docs/training.md)")->required()->check(CLI::ExistingFile);
   command->add_option("--output", options->output, "the folder to write; default: what the file says")->type_name("FOLDER");
   command->add_flag("--resume", options->resume, "go on from the newest state in the output");
   add_json(command, options->json);
