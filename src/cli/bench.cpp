@@ -123,61 +123,76 @@ std::vector<Figure> profiled(const std::vector<Figure>& figures) {
   return chosen;
 }
 
-void run(const Options& options) {
+Model model_of(const Options& options) {
   if (options.model.empty() == options.preset.empty()) throw CLI::ValidationError("expected a MODEL or --preset NAME, one of the two");
-  Model model;
-  if (!options.preset.empty()) {
-    if (options.weights.memory > 0)
-      throw CLI::ValidationError("--memory wants a MODEL with files to read from (`hadal quantize --preset` writes one)");
-    model = random_model(options.feeding.masked(preset(options.preset)), recipe_of(options.weights), 1);
-  } else {
+  if (options.preset.empty()) {
     const ModelSource source = open_model(options.model);
-    model = load_model(source, options.feeding.masked(source.config()), options.weights);
+    return load_model(source, options.feeding.masked(source.config()), options.weights);
   }
+  if (options.weights.memory > 0)
+    throw CLI::ValidationError("--memory wants a MODEL with files to read from (`hadal quantize --preset` writes one)");
+  return random_model(options.feeding.masked(preset(options.preset)), recipe_of(options.weights), 1);
+}
+
+// Fills in the figures; with `profiles` returns where the time of each went.
+std::vector<Breakdown> measure_all(const Model& model, MeasureOptions how, std::vector<Figure>& figures, bool profiles) {
+  std::vector<Breakdown> breakdowns;
+  Progress progress("bench", profiles ? "profiles" : "figures");
+  int64_t done = 0;
+  how.between_passes = [&] {
+    if (interrupted()) throw Error("interrupted");
+    progress.update(done, int64_t(figures.size()), name_of(figures[size_t(done)]));
+  };
+  for (Figure& f : figures) {
+    if (profiles)
+      breakdowns.push_back(profile(model, how, f));
+    else
+      measure(model, how, f);
+    ++done;
+  }
+  return breakdowns;
+}
+
+std::string text_of(const std::vector<Figure>& figures) {
+  std::vector<std::vector<std::string>> rows{{"test", "tokens", "depth", "batch", "tokens/s", "spread", "limit", "share"}};
+  for (const Figure& f : figures) rows.push_back(row_of(f));
+  return table(rows, "lrrrrrrr");
+}
+
+std::string text_of(const std::vector<Figure>& figures, const std::vector<Breakdown>& breakdowns, const Machine& machine) {
+  std::string text;
+  for (size_t i = 0; i < figures.size(); ++i)
+    text += (i > 0 ? "\n" : "") + name_of(figures[i], true) + "\n" + profile_table(breakdowns[i], machine);
+  return text;
+}
+
+// Of the figures, or of their profiles where there are some.
+Json json_of(const std::vector<Figure>& figures, const std::vector<Breakdown>& breakdowns, const Machine& machine) {
+  Json json{{"machine", machine_json(machine)}, {"results", Json::array()}};
+  for (size_t i = 0; i < breakdowns.size(); ++i) json["profiles"].push_back(profile_json(figures[i], breakdowns[i], machine));
+  if (!breakdowns.empty()) return json;
+  for (const Figure& f : figures) {
+    json["results"].push_back(json_of(f));
+    json["spread"].push_back(f.spread());
+  }
+  return json;
+}
+
+void run(const Options& options) {
+  Model model = model_of(options);
   InterruptGuard guard;
-  MeasureOptions how{.cache = options.feeding.cache_for(model), .chunk = options.feeding.chunk, .repeats = options.repeat};
+  const MeasureOptions how{.cache = options.feeding.cache_for(model), .chunk = options.feeding.chunk, .repeats = options.repeat};
   std::vector<Figure> figures = figures_of(options, model, how.cache);
   int64_t most_rows = 0;  // of the cache
   for (const Figure& f : figures) most_rows = std::max(most_rows, (f.depth + f.tokens) * f.batch);
   keep_within(model, options.weights, how.cache, most_rows, how.chunk);
   if (options.profile) figures = profiled(figures);
-  std::vector<Breakdown> breakdowns;
   Machine machine = probe_machine(true);
-  {
-    Progress progress("bench", options.profile ? "profiles" : "figures");
-    int64_t done = 0;
-    how.between_passes = [&] {
-      if (interrupted()) throw Error("interrupted");
-      progress.update(done, int64_t(figures.size()), name_of(figures[size_t(done)]));
-    };
-    for (Figure& f : figures) {
-      if (options.profile)
-        breakdowns.push_back(profile(model, how, f));
-      else
-        measure(model, how, f);
-      ++done;
-    }
-  }
+  const std::vector<Breakdown> breakdowns = measure_all(model, how, figures, options.profile);
   keep_best(machine, probe_machine(true));  // machines have their moments
-
-  Json json{{"machine", machine_json(machine)}, {"results", Json::array()}};
-  std::string text;
-  std::vector<std::vector<std::string>> rows{{"test", "tokens", "depth", "batch", "tokens/s", "spread", "limit", "share"}};
-  for (size_t i = 0; i < figures.size(); ++i) {
-    Figure& f = figures[i];
-    if (options.profile) {
-      json["profiles"].push_back(profile_json(f, breakdowns[i], machine));
-      text += (i > 0 ? "\n" : "") + name_of(f, true) + "\n" + profile_table(breakdowns[i], machine);
-    } else {
-      f.least = least_seconds(machine, f.work);
-      json["results"].push_back(json_of(f));
-      json["spread"].push_back(f.spread());
-      rows.push_back(row_of(f));
-    }
-  }
-  if (!options.profile) text = table(rows, "lrrrrrrr");
-  if (options.json) return put(json.dump(2) + "\n");
-  put(text);
+  for (Figure& f : figures) f.least = least_seconds(machine, f.work);
+  if (options.json) return put(json_of(figures, breakdowns, machine).dump(2) + "\n");
+  put(options.profile ? text_of(figures, breakdowns, machine) : text_of(figures));
   note(fmt::format("{} threads, {}; measured: reads {}/s, peak {} GFLOPS in f32, {} GOPS in int8", machine.threads, machine.isa,
                    as_bytes(machine.read_all), as_rate(machine.flops_all / 1e9), as_rate(machine.ops_all / 1e9)));
 }

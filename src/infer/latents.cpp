@@ -46,6 +46,37 @@ void adapt_values(std::span<const LatentRows> run, const Mla<Weight>& w, const P
   add_low_rank(additions, pass.s.low);
 }
 
+// One of each slice: all heads read the same latents. words: room for the blocks that a slice's rows choose.
+std::vector<AttendArgs> latent_segments(std::span<const LatentRows> run, int64_t layer, const Pass& pass,
+                                        std::vector<std::vector<uint64_t>>& words) {
+  const ModelConfig& c = pass.model.config;
+  const bool integers = pass.kv.type() == DType::i8;
+  std::vector<AttendArgs> segments;
+  words.resize(run.size());
+  for (const LatentRows& m : run) {
+    const Mat<const float> queries = pass.s.q_absorbed.rows_from(m.slice.first_row, m.slice.rows);
+    const Mat<const uint64_t> blocks = select_blocks(pass.kv, layer, m.slice, m.pages, queries, c.heads, 1, words[segments.size()]);
+    segments.push_back({.out = pass.s.latent_out.rows_from(m.slice.first_row, m.slice.rows),
+                        .q = queries,
+                        .cache = m.cache,
+                        .position = m.slice.position,
+                        .heads = c.heads,
+                        .kv_heads = 1,
+                        .key_dim = c.kv_rank + c.rope_dim,
+                        .value_dim = c.kv_rank,
+                        .key_offset = 0,
+                        .key_step = 0,
+                        .value_offset = 0,
+                        .value_step = 0,
+                        .scale = c.attention_scale,
+                        .mask = m.mask,
+                        .selected = blocks.data ? blocks : m.selected(),
+                        .rotated_dim = integers ? c.rope_dim : 0,
+                        .rotated_offset = LatentColumns(c, DType::i8).rotated});
+  }
+  return segments;
+}
+
 }  // namespace
 
 void attend_latents(std::span<const LatentRows> run, int64_t layer, const Mla<Weight>& w, const Pass& pass) {
@@ -67,30 +98,8 @@ void attend_latents(std::span<const LatentRows> run, int64_t layer, const Mla<We
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t head = 0; head < c.heads; ++head)
       std::copy_n(q.row(r) + head * c.q_dim() + c.nope_dim, c.rope_dim, absorbed.row(r) + head * key_dim + c.kv_rank);
-  const bool integers = pass.kv.type() == DType::i8;
-  std::vector<AttendArgs> segments;
-  std::vector<std::vector<uint64_t>> words(run.size());
-  for (const LatentRows& m : run) {
-    const Mat<const float> queries = pass.s.q_absorbed.rows_from(m.slice.first_row, m.slice.rows);
-    const Mat<const uint64_t> blocks = select_blocks(pass.kv, layer, m.slice, m.pages, queries, c.heads, 1, words[segments.size()]);
-    segments.push_back({.out = pass.s.latent_out.rows_from(m.slice.first_row, m.slice.rows),
-                        .q = pass.s.q_absorbed.rows_from(m.slice.first_row, m.slice.rows),
-                        .cache = m.cache,
-                        .position = m.slice.position,
-                        .heads = c.heads,
-                        .kv_heads = 1,
-                        .key_dim = key_dim,
-                        .value_dim = c.kv_rank,
-                        .key_offset = 0,
-                        .key_step = 0,
-                        .value_offset = 0,
-                        .value_step = 0,
-                        .scale = c.attention_scale,
-                        .mask = m.mask,
-                        .selected = blocks.data ? blocks : m.selected(),
-                        .rotated_dim = integers ? c.rope_dim : 0,
-                        .rotated_offset = LatentColumns(c, DType::i8).rotated});
-  }
+  std::vector<std::vector<uint64_t>> words;
+  const std::vector<AttendArgs> segments = latent_segments(run, layer, pass, words);
   pass.lap(Phase::latent);
   attend(segments);
   pass.lap(Phase::attention);
