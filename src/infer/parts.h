@@ -11,10 +11,10 @@ namespace hadal {
 struct Scratch::Buffers {  // activations; views over one allocation, cut to the batch's rows by rows_from
   Buffers(const ModelConfig& config, int64_t max_rows, int64_t max_wanted);
   Buffer storage;
-  Mat<float> x, h, y;                       // residual stream, normed input, branch output: [max_rows, dim]
-  Mat<float> q, k, v, q_latent, kv_latent;  // projections
-  Mat<float> q_absorbed, latent_out,
-      heads;  // mla on latents: [max_rows, heads * (kv_rank + rope_dim)], [.., heads * kv_rank]; attention output
+  Mat<float> x, h, y;                           // residual stream, normed input, branch output: [max_rows, dim]
+  Mat<float> q, k, v, q_latent, kv_latent;      // projections
+  Mat<float> q_absorbed, latent_out;            // mla on latents: [max_rows, heads * (kv_rank + rope_dim)], [.., heads * kv_rank]
+  Mat<float> heads;                             // attention output: [max_rows, heads * value width]
   Mat<float> index_q, index_key, index_weight;  // indexer
   Mat<float> gate, up, router;                  // feed-forward
   Mat<float> cos, sin;                          // of each row's position: [max_rows, rotated pairs]

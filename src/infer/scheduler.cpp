@@ -29,7 +29,7 @@ int64_t sequences(const ModelConfig& config, const EngineOptions& o) {
 int64_t spare_rows(const EngineOptions& o) { return o.drafting == Drafting::off ? 1 : Lookup::longest + 1; }
 
 // Latent attention computes many rows otherwise than few, unless it chooses blocks; grouped-query attention does not.
-bool any_pieces(const ModelConfig& config) {
+bool may_be_cut_anywhere(const ModelConfig& config) {
   if (config.attention == AttentionKind::gqa) return true;
   for (int64_t layer = 0; layer < config.layers; ++layer)
     if (config.mask_of(layer).top_blocks == 0) return false;
@@ -40,7 +40,7 @@ std::unique_ptr<PrefixCache> prefixes_for(const ModelConfig& config, KvCache& kv
   if (!o.share_prefixes || !kv.can_share()) return nullptr;
   std::unique_ptr<PrefixStore> store;
   if (!o.disk.path.empty()) store = std::make_unique<PrefixStore>(o.disk.path, o.disk.identity, o.disk.bytes);
-  const int64_t chunk = any_pieces(config) ? KvCache::page_rows : std::lcm(o.prompt_chunk, KvCache::page_rows);
+  const int64_t chunk = may_be_cut_anywhere(config) ? KvCache::page_rows : std::lcm(o.prompt_chunk, KvCache::page_rows);
   return std::make_unique<PrefixCache>(kv, chunk, std::move(store));
 }
 
@@ -78,7 +78,7 @@ Scheduler::Scheduler(const Model& model, const EngineOptions& o)
          spare_rows(o)),
       model_(model),
       options_(o),
-      any_pieces_(any_pieces(model.config)),
+      cut_anywhere_(may_be_cut_anywhere(model.config)),
       prefixes_(prefixes_for(model.config, kv, o)) {}
 
 int64_t Scheduler::room() const {  // where every layer forgets, positions go on beyond the context that the model was trained for
@@ -279,7 +279,8 @@ void Scheduler::borrow(Sequence& s) {
 // bits are those of one.
 void Scheduler::lend(Sequence& s) {
   if (!prefixes_ || s.forgotten > 0) return;
-  while (s.kv.borrowed * KvCache::page_rows + prefixes_->chunk() <= (any_pieces_ ? s.kv.length : std::min(s.kv.length, s.prompt_size()))) {
+  while (s.kv.borrowed * KvCache::page_rows + prefixes_->chunk() <=
+         (cut_anywhere_ ? s.kv.length : std::min(s.kv.length, s.prompt_size()))) {
     PrefixCache::Node* at = s.prefix ? s.prefix : prefixes_->root(weights_of(s));
     PrefixCache::Node* node = prefixes_->known(at, next_chunk(s));
     if (node) {
@@ -351,10 +352,8 @@ std::vector<Sequence*> Scheduler::readers() const {
   return in_turns(reading, {});
 }
 
-// Replies first, one row each and what is guessed, then prompts. Where it matters for the bits of the result, a prompt is cut where it
-// would be if nobody else were there.
-Plan Scheduler::plan(int64_t checked) {
-  for (auto& s : running) s->first_row = -1;
+// Each reply has a page for its next row; who forgets soon has its pages for itself.
+void Scheduler::make_replies_room() {
   for (size_t i = 0; i < running.size(); ++i) {  // whoever makes room is taken out, this one or another behind or before it
     Sequence& s = *running[i];
     if (s.prefix && may_forget_soon(s)) {
@@ -365,7 +364,10 @@ Plan Scheduler::plan(int64_t checked) {
     if (!s.in_reply() || s.stays) continue;
     if (!hold_or_preempt(s, s.kv.length + 1) || i >= running.size() || running[i].get() != &s) i = size_t(-1);
   }
-  Plan plan;
+}
+
+// One row each, and what is guessed.
+void Scheduler::add_replies(Plan& plan, int64_t checked) {
   for (auto& s : running) {
     if (!s->in_reply()) continue;
     std::vector<int32_t> tokens{s->reply.back()};
@@ -376,14 +378,20 @@ Plan Scheduler::plan(int64_t checked) {
     add_segment(plan, *s, tokens, 0);
   }
   plan.reply_rows = int64_t(plan.tokens.size());
+}
+
+// Running replies wait for one chunk at most, and for less where that would take long and the cut does not matter.
+int64_t Scheduler::most_rows_beside(int64_t reply_rows) const {
+  if (reply_rows == 0) return options_.max_rows;
+  int64_t read = options_.prompt_chunk;
+  if (cut_anywhere_ && seconds_per_row_ > 0) read = std::min(read, std::max(int64_t(longest_wait / seconds_per_row_), int64_t(64)));
+  return std::min(options_.max_rows, reply_rows + read);
+}
+
+// Where it matters for the bits of the result, a prompt is cut where it would be if nobody else were there.
+void Scheduler::add_readers(Plan& plan) {
   const std::vector<Sequence*> reading = readers();
-  // Running replies wait for one chunk at most, and for less where that would take long and the cut does not matter.
-  int64_t most_rows = options_.max_rows;
-  if (plan.reply_rows > 0) {
-    int64_t read = options_.prompt_chunk;
-    if (any_pieces_ && seconds_per_row_ > 0) read = std::min(read, std::max(int64_t(longest_wait / seconds_per_row_), int64_t(64)));
-    most_rows = std::min(most_rows, plan.reply_rows + read);
-  }
+  const int64_t most_rows = most_rows_beside(plan.reply_rows);
   for (size_t i = 0; i < reading.size(); ++i) {
     Sequence& s = *reading[i];
     borrow(s);
@@ -396,13 +404,21 @@ Plan Scheduler::plan(int64_t checked) {
       rows = std::min({spare_rows(options_), model_.mla_expand_rows - 1, s.tokens() - 1 - at});
     }
     const int64_t left = most_rows - int64_t(plan.tokens.size());
-    if (any_pieces_ && s.in_prompt()) rows = std::min(rows, left);
+    if (cut_anywhere_ && s.in_prompt()) rows = std::min(rows, left);
     if (rows > left || rows == 0) break;
     if (s.shifts) make_room(s, rows);
     std::vector<int32_t> tokens;
     for (int64_t t = at; t < at + rows; ++t) tokens.push_back(s.token(t));
     add_segment(plan, s, tokens, at + rows == s.tokens() && s.reply.empty() ? rows - 1 : rows);
   }
+}
+
+Plan Scheduler::plan(int64_t checked) {
+  for (auto& s : running) s->first_row = -1;
+  make_replies_room();
+  Plan plan;
+  add_replies(plan, checked);
+  add_readers(plan);
   return plan;
 }
 

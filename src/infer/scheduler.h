@@ -42,9 +42,8 @@ struct Sequence {
   int32_t token(int64_t i) const { return i < prompt_size() ? request.prompt[size_t(i)] : reply[size_t(i - prompt_size())]; }
   int64_t next() const { return kv.length + forgotten; }  // the first token that is not in the cache
   bool in_prompt() const { return next() < prompt_size(); }
-  bool in_reply() const {
-    return !reply.empty() && next() == tokens() - 1;
-  }  // otherwise it reads: its prompt, or again what it had replied
+  // Otherwise it reads: its prompt, or again what it had replied.
+  bool in_reply() const { return !reply.empty() && next() == tokens() - 1; }
 };
 
 struct Turn {  // a sequence whose next tokens come out of a pass
@@ -107,11 +106,15 @@ class Scheduler {
   void own(Sequence& s);
   void go_on_from(Sequence& s, PrefixCache::Node* node);
   bool is_read_by(const Sequence& s, std::span<Sequence* const> earlier) const;
+  void make_replies_room();
+  void add_replies(Plan& plan, int64_t checked);
+  void add_readers(Plan& plan);
+  int64_t most_rows_beside(int64_t reply_rows) const;
   void add_segment(Plan& plan, Sequence& s, std::span<const int32_t> tokens, int64_t known);
 
   const Model& model_;
   const EngineOptions options_;
-  const bool any_pieces_;                  // a row's bits are the same wherever its prompt is cut, and in a reply
+  const bool cut_anywhere_;                // a row's bits are the same wherever its prompt is cut, and in a reply
   std::unique_ptr<PrefixCache> prefixes_;  // null: nothing is shared
   double seconds_per_row_ = 0;             // that is read: of the latest pass
   std::deque<std::unique_ptr<Sequence>> waiting_;
