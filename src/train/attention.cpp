@@ -62,19 +62,24 @@ struct IndexScores {
   Tensor selected;  // bool, the same shape; undefined: every key fits
 };
 
-// Lightning indexer (DeepSeek-V3.2-Exp): sum over heads of weight * max(0, q . key). It reads the stream without a way back into it: its
-// own loss teaches it.
-IndexScores index_scores(const Tensor& q_latent, const Tensor& h, const Indexer<Tensor>& w, const Rows& rows, Memory::Layer& own,
-                         const std::function<Memory::Layer()>& append) {
-  const ModelConfig& c = rows.pass.config;
-  const Path path = rows.pass.path;
+Rope index_rope(const Rows& rows) {
   Rope halves = rows.rope;  // here, unlike in the attention itself
   halves.pairs = false;
-  const Tensor q = rotate(by_head(project(q_latent.detach(), w.q_up), c.indexer.heads), halves, path);
+  return halves;
+}
+
+// Lightning indexer (DeepSeek-V3.2-Exp): its keys of this pass. It reads the stream without a way back into it: its own loss teaches it.
+Tensor index_keys(const Tensor& h, const Indexer<Tensor>& w, const Rows& rows) {
+  const ModelConfig& c = rows.pass.config;
   const Tensor raw = project(h.detach(), w.key);
   const Tensor normed = at::layer_norm(raw.to(w.key_norm.scalar_type()), {c.indexer.dim}, w.key_norm, w.key_norm_bias, c.latent_norm_eps);
-  own.index_keys = rotate(normed.unsqueeze(2), halves, path).squeeze(2);
-  const Tensor keys = append().index_keys;
+  return rotate(normed.unsqueeze(2), index_rope(rows), rows.pass.path).squeeze(2);
+}
+
+// Of every key, the memory's first: the sum over heads of weight * max(0, q . key).
+IndexScores index_scores(const Tensor& q_latent, const Tensor& h, const Tensor& keys, const Indexer<Tensor>& w, const Rows& rows) {
+  const ModelConfig& c = rows.pass.config;
+  const Tensor q = rotate(by_head(project(q_latent.detach(), w.q_up), c.indexer.heads), index_rope(rows), rows.pass.path);
   const Tensor weight = project(h.detach(), w.head_weights).to(keys.scalar_type()) / std::sqrt(double(c.indexer.heads * c.indexer.dim));
   const Tensor dots = torch::einsum("bthd,bsd->bths", {q.to(keys.scalar_type()), keys}).relu();
   const Tensor scores = torch::einsum("bths,bth->bts", {dots, weight}).masked_fill(~visible({}, rows), -INFINITY);
@@ -104,16 +109,12 @@ Tensor attention(const Tensor& h, const Mla<Tensor>& w, int64_t layer, const Row
   const Tensor q = by_head(c.q_rank == 0 ? project(h, w.q) : project(q_latent, w.q_up), c.heads);
   const Tensor turned_q = torch::cat({q.slice(-1, 0, c.nope_dim), rotate(q.slice(-1, c.nope_dim), rows.rope, path)}, -1);
   const Tensor down = project(h, w.kv_down);
-  Memory::Layer own{rms_norm(down.slice(-1, 0, c.kv_rank), w.kv_norm, c.latent_norm_eps, path),
-                    rotate(down.slice(-1, c.kv_rank).unsqueeze(2), rows.rope, path).squeeze(2),
-                    {}};
-  IndexScores index;
-  Memory::Layer all;
-  const auto append = [&] { return all = with_past(own, layer, rows); };
-  if (c.indexer.heads > 0)
-    index = index_scores(q_latent, h, w.indexer, rows, own, append);
-  else
-    append();
+  const bool chooses = c.indexer.heads > 0;
+  const Memory::Layer own{rms_norm(down.slice(-1, 0, c.kv_rank), w.kv_norm, c.latent_norm_eps, path),
+                          rotate(down.slice(-1, c.kv_rank).unsqueeze(2), rows.rope, path).squeeze(2),
+                          chooses ? index_keys(h, w.indexer, rows) : Tensor()};
+  const Memory::Layer all = with_past(own, layer, rows);
+  const IndexScores index = chooses ? index_scores(q_latent, h, all.index_keys, w.indexer, rows) : IndexScores{};
 
   const Tensor expanded = by_head(project(all.keys, w.kv_up), c.heads);  // of each head: key, value
   const Tensor rotated = all.values.unsqueeze(2).expand({-1, -1, c.heads, -1}).to(expanded.scalar_type());
@@ -124,8 +125,7 @@ Tensor attention(const Tensor& h, const Mla<Tensor>& w, int64_t layer, const Row
                         c.mask_of(layer),
                         index.selected};
   Tensor out = project(attend(args, rows).flatten(-2), w.o);
-  if (c.indexer.heads > 0 && rows.pass.indexer_weight > 0)
-    out = attach(out, indexer_loss(args, index.scores, rows) * rows.pass.indexer_weight);
+  if (chooses && rows.pass.indexer_weight > 0) out = attach(out, indexer_loss(args, index.scores, rows) * rows.pass.indexer_weight);
   return out;
 }
 
