@@ -30,7 +30,7 @@ void expect_same_tokens(const fs::path& teacher, const Tokenizer& theirs, const 
 
 class Teacher {
  public:
-  explicit Teacher(const TrainConfig& config) : source_(open(config.distill.teacher)), config_(source_.config()) {
+  explicit Teacher(const TrainConfig& config) : source_(config.distill.teacher), config_(source_.config()) {
     config_.load_draft = false;
     expect_same_tokens(config.distill.teacher, source_.tokenizer(), config.tokenizer, Tokenizer::from_folder(config.tokenizer));
     if (config_.vocab != config.model.vocab)
@@ -58,7 +58,6 @@ class Teacher {
   }
 
  private:
-  static ModelSource open(const fs::path& path) { return ModelSource(path); }
   ModelSource source_;
   ModelConfig config_;
   Params<Tensor> params_;

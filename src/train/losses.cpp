@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "core/error.h"
 #include "train/ops.h"
+#include "train/ops_common.h"
 #include "train/parts.h"
 
 namespace hadal::train {
@@ -10,38 +12,48 @@ namespace {
 
 constexpr int64_t logits_at_once = int64_t(1) << 22;
 
-// h [rows, dim], w [vocab, dim]
-struct HeadLoss : torch::autograd::Function<HeadLoss> {
-  static Tensor forward(torch::autograd::AutogradContext* context, const Tensor& h, const Tensor& w, const Tensor& targets,
-                        const Tensor& weights) {
-    const int64_t chunk = std::max<int64_t>(1, logits_at_once / w.size(0));
-    Tensor loss = torch::zeros({}, weights.options());
-    Tensor dh = torch::empty_like(h), dw = torch::zeros(w.sizes(), weights.options());
-    for (int64_t first = 0; first < h.size(0); first += chunk) {
-      const int64_t end = std::min(h.size(0), first + chunk);
-      const Tensor rows = h.slice(0, first, end), weight = weights.slice(0, first, end).contiguous();
-      Tensor dlogits = at::linear(rows, w);
-      loss += ops::token_loss(dlogits, targets.slice(0, first, end).contiguous(), weight).dot(weight);
-      dh.slice(0, first, end).copy_(dlogits.matmul(w));
-      dw += dlogits.t().matmul(rows);
+struct ChunkedLoss : torch::autograd::Function<ChunkedLoss> {
+  static Tensor forward(ops::Context* context, const Tensor& x, const Tensor& head, int64_t chunk, const LossOfLogits& loss,
+                        bool wants_gradient) {
+    const auto type = torch::dtype(ops::wide_type(x));
+    const Tensor all = x.to(head.scalar_type());
+    Tensor dx = torch::empty_like(x), dhead = torch::zeros(head.sizes(), type);
+    double sum = 0;
+    for (int64_t first = 0; first < x.size(0); first += chunk) {
+      const int64_t end = std::min(x.size(0), first + chunk);
+      const Tensor rows = all.slice(0, first, end);
+      Tensor logits = at::linear(rows, head);
+      sum += loss(logits, first);
+      if (!wants_gradient) continue;
+      const Tensor gradient = logits.to(head.scalar_type());
+      dx.slice(0, first, end).copy_(gradient.matmul(head));
+      dhead += gradient.t().matmul(rows);
     }
-    context->save_for_backward({dh, dw.to(w.scalar_type())});
-    return loss;
+    if (wants_gradient) context->save_for_backward({dx, dhead.to(head.scalar_type())});
+    return torch::scalar_tensor(sum, type);
   }
-  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, torch::autograd::variable_list gradients) {
-    const torch::autograd::variable_list saved = context->get_saved_variables();
-    const Tensor scale = gradients[0].to(saved[0].scalar_type());
-    return {saved[0] * scale, saved[1] * scale, Tensor(), Tensor()};
+  static ops::Tensors backward(ops::Context* context, ops::Tensors gradients) {
+    const ops::Tensors saved = context->get_saved_variables();
+    const auto scaled = [&](const Tensor& t) { return t * gradients[0].to(t.scalar_type()); };
+    return {scaled(saved[0]), scaled(saved[1]), Tensor(), Tensor(), Tensor()};
   }
 };
 
 }  // namespace
 
+Tensor chunked_loss(const Tensor& x, const Tensor& head, int64_t chunk, const LossOfLogits& loss) {
+  CHECK(chunk > 0);
+  const bool wants_gradient = torch::GradMode::is_enabled() && (x.requires_grad() || head.requires_grad());
+  return ChunkedLoss::apply(x, head, chunk, loss, wants_gradient);
+}
+
 Tensor next_token_loss(const Params<Tensor>& params, const Tensor& x, const Tensor& targets, const Tensor& weights,
                        const ModelConfig& config) {
-  const Tensor& w = config.tied_head ? params.embed : params.head;
-  const Tensor h = rms_norm(x, params.norm, config.norm_eps, Path::kernels).flatten(0, -2).to(w.scalar_type());
-  return HeadLoss::apply(h, w, targets.flatten(), weights.flatten());
+  const Tensor& head = config.tied_head ? params.embed : params.head;
+  const Tensor h = rms_norm(x, params.norm, config.norm_eps, Path::kernels).flatten(0, -2).to(head.scalar_type());
+  const ops::LossTerms terms{.targets = targets.reshape({-1, 1}).contiguous(), .row_weight = weights.flatten().contiguous()};
+  return chunked_loss(h, head, std::max<int64_t>(1, logits_at_once / head.size(0)),
+                      [&](Tensor& logits, int64_t first) { return ops::token_loss(logits, terms.of_rows(first, first + logits.size(0))); });
 }
 
 }  // namespace hadal::train

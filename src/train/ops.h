@@ -3,6 +3,7 @@
 #pragma once
 #include <vector>
 
+#include "train/distill_config.h"
 #include "train/forward.h"
 
 namespace hadal::train::ops {
@@ -22,7 +23,15 @@ Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, bool pairs)
 // Of every row the experts it chose, weighed and added. rows [n, dim]; the experts' matrices are float32 (double beside double).
 Tensor experts(const Tensor& rows, const Routing& routing, const std::vector<Mlp<Tensor>>& experts);
 
-// loss [rows] of the targets; the logits become their gradient, times row_weight.
-Tensor token_loss(Tensor& logits, const Tensor& targets, const Tensor& row_weight);
+struct LossTerms {            // of rows of logits; all but the targets float32, or double beside double
+  Tensor targets;             // int64 [rows, n]
+  Tensor target_weight = {};  // [rows, n]: each one's part in the cross entropy; undefined: 1
+  Tensor row_weight;          // [rows], of everything
+  Tensor teacher = {};        // logits [rows, vocab], in the type of the student's; undefined: no divergence
+  TokenLoss divergence = {};  // from the teacher; its `hard` is not read, target_weight says it
+  LossTerms of_rows(int64_t first, int64_t end) const;
+};
+// The summed loss of the rows; logits [rows, vocab] become its gradient.
+double token_loss(const Tensor& logits, const LossTerms& terms);
 
 }  // namespace hadal::train::ops

@@ -46,4 +46,6 @@ void run_rows(int64_t rows, F f) {  // f(first, last)
 using Context = torch::autograd::AutogradContext;
 using Tensors = torch::autograd::variable_list;
 
+Tensors swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dout);  // gradients of gate and up; all dense
+
 }  // namespace hadal::train::ops

@@ -127,13 +127,6 @@ Tensor spread_choices(const Tensor& x, const Wide<T>* weight, const Sorted& s) {
   return out;
 }
 
-template <class T>
-void swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dh, const Tensor& dgate, const Tensor& dup) {
-  const int64_t n = gate.size(1);
-  const SwigluGradArgs<T> args{data<T>(dgate), data<T>(dup), data<T>(gate), data<T>(up), data<T>(dh), n, n, n, n};
-  run_rows(gate.size(0), [&](int64_t first, int64_t last) { training_kernels().of<T>().swiglu_backward(args, first, last); });
-}
-
 struct Experts : torch::autograd::Function<Experts> {
   static Tensor forward(Context* context, const Tensor& rows_, const Tensor& weight_, const Tensor& expert, at::TensorList gate,
                         at::TensorList up, at::TensorList down) {
@@ -166,8 +159,8 @@ struct Experts : torch::autograd::Function<Experts> {
       const Tensor place = torch::from_blob(const_cast<int64_t*>(s.place.data()), {s.choices()}, torch::kLong);
       result[1] = of_choice.index_select(0, place).view_as(weight);
       const Tensor weight_of_choice = torch::empty({s.choices(), 1}, weight.options()).index_copy_(0, place, weight.view({-1, 1}));
-      const Tensor dh = (whole * weight_of_choice.to(whole.scalar_type())), dg = torch::empty_like(g), du = torch::empty_like(u);
-      swiglu_backward<T>(g, u, dh, dg, du);
+      const Tensors through = swiglu_backward(g, u, whole * weight_of_choice.to(whole.scalar_type()));
+      const Tensor &dg = through[0], &du = through[1];
       const Tensor dx = product<T>(dg, gate, s, true, false).add_(product<T>(du, up, s, true, false));
       result[0] = gather_choices<T>(dx, nullptr, s, rows.size(0));
       const Tensor dy = spread_choices<T>(dout, data<Wide<T>>(weight), s);

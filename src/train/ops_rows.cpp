@@ -66,14 +66,7 @@ struct Swiglu : torch::autograd::Function<Swiglu> {
   }
   static Tensors backward(Context* context, Tensors gradients) {
     const Tensors s = context->get_saved_variables();
-    const Tensor dout = gradients[0].contiguous(), dgate = torch::empty_like(s[0]), dup = torch::empty_like(s[1]);
-    const int64_t n = s[0].size(-1), rows = s[0].numel() / std::max<int64_t>(1, n);
-    with_type(s[0], [&](auto zero) {
-      using T = decltype(zero);
-      const SwigluGradArgs<T> args{data<T>(dgate), data<T>(dup), data<T>(s[0]), data<T>(s[1]), data<T>(dout), n, n, n, n};
-      run_rows(rows, [&](int64_t first, int64_t last) { training_kernels().of<T>().swiglu_backward(args, first, last); });
-    });
-    return {dgate, dup};
+    return swiglu_backward(s[0], s[1], gradients[0].contiguous());
   }
 };
 
@@ -114,33 +107,55 @@ struct Rotate : torch::autograd::Function<Rotate> {
 
 }  // namespace
 
+Tensors swiglu_backward(const Tensor& gate, const Tensor& up, const Tensor& dout) {
+  const Tensor dgate = torch::empty_like(gate), dup = torch::empty_like(up);
+  const int64_t n = gate.size(-1), rows = gate.numel() / std::max<int64_t>(1, n);
+  with_type(gate, [&](auto zero) {
+    using T = decltype(zero);
+    const SwigluGradArgs<T> args{data<T>(dgate), data<T>(dup), data<T>(gate), data<T>(up), data<T>(dout), n, n, n, n};
+    run_rows(rows, [&](int64_t first, int64_t last) { training_kernels().of<T>().swiglu_backward(args, first, last); });
+  });
+  return {dgate, dup};
+}
+
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) { return RmsNorm::apply(x, weight, eps); }
 Tensor swiglu(const Tensor& gate, const Tensor& up) { return Swiglu::apply(gate, up); }
 Tensor rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, bool pairs) {
   return Rotate::apply(x, cos.to(wide_type(x)), sin.to(wide_type(x)), pairs);
 }
 
-Tensor token_loss(Tensor& logits, const Tensor& targets, const Tensor& row_weight) {
+LossTerms LossTerms::of_rows(int64_t first, int64_t end) const {
+  const auto cut = [&](const Tensor& t) { return t.defined() ? t.slice(0, first, end) : t; };
+  return {cut(targets), cut(target_weight), cut(row_weight), cut(teacher), divergence};
+}
+
+double token_loss(const Tensor& logits, const LossTerms& terms) {
   const int64_t rows = logits.size(0), vocab = logits.size(1);
-  const Tensor losses = torch::empty({rows, 4}, row_weight.options());
+  const Tensor losses = torch::empty({rows, 4}, terms.row_weight.options());
+  const TokenLoss& divergence = terms.divergence;
+  const double soft = terms.teacher.defined() ? divergence.temperature * divergence.temperature : 0;
+  double sum = 0;
   with_type(logits, [&](auto zero) {
     using T = decltype(zero);
+    using F = Wide<T>;
     const TokenLossArgs<T> args{.logits = data<T>(logits),
-                                .teacher = nullptr,
-                                .target = targets.data_ptr<int64_t>(),
-                                .target_weight = nullptr,
-                                .row_weight = data<Wide<T>>(row_weight),
-                                .loss = data<Wide<T>>(losses),
+                                .teacher = terms.teacher.defined() ? data<T>(terms.teacher) : nullptr,
+                                .target = terms.targets.data_ptr<int64_t>(),
+                                .target_weight = terms.target_weight.defined() ? data<F>(terms.target_weight) : nullptr,
+                                .row_weight = data<F>(terms.row_weight),
+                                .loss = data<F>(losses),
                                 .vocab = vocab,
-                                .targets = 1,
+                                .targets = terms.targets.size(1),
                                 .ld = vocab,
-                                .ld_teacher = 0,
-                                .share = {1, 0, 0, 0},
-                                .beta = 0,
-                                .temperature = 1};
-    at::parallel_for(0, rows, 16, [&](int64_t first, int64_t last) { training_kernels().of<T>().token_loss(args, first, last); });
+                                .ld_teacher = vocab,
+                                .share = {1, F(soft * divergence.forward), F(soft * divergence.reverse), F(soft * divergence.jsd)},
+                                .beta = F(divergence.beta),
+                                .temperature = F(divergence.temperature)};
+    at::parallel_for(0, rows, 4, [&](int64_t first, int64_t last) { training_kernels().of<T>().token_loss(args, first, last); });
+    for (int64_t row = 0; row < rows; ++row)
+      for (int i = 0; i < 4; ++i) sum += double(args.row_weight[row]) * double(args.share[i]) * double(args.loss[row * 4 + i]);
   });
-  return losses.select(1, 0);
+  return sum;
 }
 
 }  // namespace hadal::train::ops

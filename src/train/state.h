@@ -1,8 +1,6 @@
 // Where a training run stands: everything that the steps to come depend on. In OUTPUT/state/step-N, a folder that appears when it is whole.
 #pragma once
 #include <filesystem>
-#include <map>
-#include <optional>
 #include <string>
 #include <vector>
 
