@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 // One table of the file. Every key that is asked for is known; finish() names those that nobody asked for.
 class Table {
  public:
-  Table(const toml::table& table, std::string where) : table_(table), where_(std::move(where)) {}
+  Table(const toml::table& root, const fs::path& file) : table_(root), file_(file), where_(file.string()) {}
 
   bool has(const std::string& key) const { return table_.contains(key); }
   std::string text(const std::string& key, const std::string& otherwise) { return value<std::string>(key, "a string", otherwise); }
@@ -53,20 +53,27 @@ class Table {
     }
     return all;
   }
-  const toml::table* inner(const std::string& key) {
+  fs::path beside(const fs::path& path) const { return path.is_absolute() ? path : file_.parent_path() / path; }
+
+  const toml::table* whole(const std::string& key) {  // [key], as it stands; null: there is none
     known_.insert(key);
     const toml::node* node = table_.get(key);
-    if (node && !node->is_table()) fail(key, fmt::format("a table, [{}]", key), "something else");
+    if (node && !node->is_table()) fail(key, fmt::format("a table, [{}{}]", prefix_, key), "something else");
     return node ? node->as_table() : nullptr;
   }
-  std::vector<const toml::table*> inner_list(const std::string& key) {
+  template <class Read>
+  void inner(const std::string& key, Read read) {  // read(Table&) of [key], if there is one
+    if (const toml::table* found = whole(key)) read_inner(*found, fmt::format("[{}{}]", prefix_, key), key, read);
+  }
+  template <class Read>
+  void each(const std::string& key, Read read) {  // read(Table&) of every [[key]]
     known_.insert(key);
-    std::vector<const toml::table*> all;
     const toml::node* node = table_.get(key);
-    if (!node) return all;
-    if (!node->is_array_of_tables()) fail(key, fmt::format("tables, [[{}]]", key), "something else");
-    for (const toml::node& each : *node->as_array()) all.push_back(each.as_table());
-    return all;
+    if (!node) return;
+    if (!node->is_array_of_tables()) fail(key, fmt::format("tables, [[{}{}]]", prefix_, key), "something else");
+    int64_t number = 0;
+    for (const toml::node& found : *node->as_array())
+      read_inner(*found.as_table(), fmt::format("[[{}{}]] {}", prefix_, key, ++number), key, read);
   }
   void finish() const {
     for (const auto& [key, node] : table_)
@@ -78,6 +85,14 @@ class Table {
   }
 
  private:
+  Table(const toml::table& table, const Table& outer, const std::string& name, const std::string& key)
+      : table_(table), file_(outer.file_), where_(outer.file_.string() + ": " + name), prefix_(outer.prefix_ + key + ".") {}
+  template <class Read>
+  void read_inner(const toml::table& table, const std::string& name, const std::string& key, Read read) {
+    Table inner(table, *this, name, key);
+    read(inner);
+    inner.finish();
+  }
   template <class T>
   T value(const std::string& key, const char* expected, const T& otherwise) {
     known_.insert(key);
@@ -90,7 +105,8 @@ class Table {
     fail(key, expected, shown.str());
   }
   const toml::table& table_;
-  std::string where_;
+  const fs::path& file_;
+  std::string where_, prefix_;  // prefix_: "distill." within [distill]
   std::set<std::string> known_;
 };
 
@@ -102,16 +118,13 @@ toml::table parse(const fs::path& file) {
   }
 }
 
-fs::path beside(const fs::path& file, const fs::path& path) { return path.is_absolute() ? path : file.parent_path() / path; }
-
-DataConfig read_data(Table& t, const fs::path& file) {
+DataConfig read_data(Table& t) {
   DataConfig data;
   SourceConfig& source = data.source;
   source.kind = t.text("kind", "");
   if (source.kind.empty()) t.fail("kind", "a kind of source", "none");
   source.split = t.text("split", source.split);
-  if (const std::string path = t.text("path", ""); !path.empty())
-    source.path = source.kind == "corpus" ? fs::path(path) : beside(file, path);
+  if (const std::string path = t.text("path", ""); !path.empty()) source.path = source.kind == "corpus" ? fs::path(path) : t.beside(path);
   source.seed = uint64_t(t.count("seed", 0, 0));
   source.languages = t.texts("languages");
   source.types = t.texts("types");
@@ -126,23 +139,10 @@ DataConfig read_data(Table& t, const fs::path& file) {
   return data;
 }
 
-std::vector<DataConfig> read_data_list(Table& root, const std::string& key, const fs::path& file) {
+std::vector<DataConfig> read_data_list(Table& root, const std::string& key) {
   std::vector<DataConfig> all;
-  for (const toml::table* each : root.inner_list(key)) {
-    Table table(*each, fmt::format("{}: [[{}]] {}", file.string(), key, all.size() + 1));
-    all.push_back(read_data(table, file));
-    table.finish();
-  }
+  root.each(key, [&](Table& t) { all.push_back(read_data(t)); });
   return all;
-}
-
-template <class F>
-void with_table(Table& root, const fs::path& file, const std::string& key, F read) {
-  const toml::table* inner = root.inner(key);
-  if (!inner) return;
-  Table table(*inner, fmt::format("{}: [{}]", file.string(), key));
-  read(table);
-  table.finish();
 }
 
 std::string as_json(const toml::table& table) {
@@ -160,18 +160,18 @@ ModelConfig read_model(toml::table model, const Tokenizer& tokenizer, const std:
 }
 
 void read_model_and_tokenizer(Table& root, const fs::path& file, TrainConfig& config) {
-  const toml::table* model = root.inner("model");
+  const toml::table* model = root.whole("model");
   if (!model) root.fail("model", "a table, [model]", "none");
   const std::string tokenizer = root.text("tokenizer", "");
   if (const toml::node* from = model->get("from")) {
     const std::optional<std::string> name = from->value<std::string>();
     if (!name || model->size() > 1) throw Error("{}: [model]: beside `from`, a path, expected no other key", file.string());
-    const fs::path path = beside(file, *name);
+    const fs::path path = root.beside(*name);
     config.from = fs::exists(path) ? path : resolve_model(*name);
     config.model = ModelSource(config.from).config();
   }
   if (tokenizer.empty() && config.from.empty()) root.fail("tokenizer", "the folder of a tokenizer.json", "none");
-  config.tokenizer = tokenizer.empty() ? config.from : beside(file, tokenizer);
+  config.tokenizer = tokenizer.empty() ? config.from : root.beside(tokenizer);
   const Tokenizer reader = Tokenizer::from_folder(config.tokenizer);
   if (config.from.empty()) config.model = read_model(*model, reader, file.string() + ": [model]");
   if (config.model.vocab < reader.size())
@@ -224,27 +224,21 @@ HiddenPair read_hidden(Table& t) {
   return pair;
 }
 
-DistillConfig read_distill(Table& t, const fs::path& file) {
+DistillConfig read_distill(Table& t) {
   DistillConfig d;
   const std::string teacher = t.text("teacher", "");
   if (teacher.empty()) t.fail("teacher", "the folder of a model", "none");
-  const fs::path path = beside(file, teacher);
+  const fs::path path = t.beside(teacher);
   d.teacher = fs::exists(path) ? path : resolve_model(teacher);
-  if (const std::string cache = t.text("cache", ""); !cache.empty()) d.cache = beside(file, cache);
+  if (const std::string cache = t.text("cache", ""); !cache.empty()) d.cache = t.beside(cache);
   d.loss = read_token_loss(t, d.loss);
-  for (const toml::table* each : t.inner_list("hidden")) {
-    Table table(*each, fmt::format("{}: [[distill.hidden]] {}", file.string(), d.hidden.size() + 1));
-    d.hidden.push_back(read_hidden(table));
-    table.finish();
-  }
-  if (const toml::table* own = t.inner("on_policy")) {
-    Table table(*own, fmt::format("{}: [distill.on_policy]", file.string()));
-    d.on_policy = table.number("share", 0.3, 0, 1);
-    d.on_policy_loss = read_token_loss(table, d.on_policy_loss);
-    d.refresh = table.count("refresh", d.refresh, 1);
-    d.replies = table.count("replies", d.replies, 1);
-    table.finish();
-  }
+  t.each("hidden", [&](Table& hidden) { d.hidden.push_back(read_hidden(hidden)); });
+  t.inner("on_policy", [&](Table& own) {
+    d.on_policy = own.number("share", 0.3, 0, 1);
+    d.on_policy_loss = read_token_loss(own, d.on_policy_loss);
+    d.refresh = own.count("refresh", d.refresh, 1);
+    d.replies = own.count("replies", d.replies, 1);
+  });
   d.check();
   return d;
 }
@@ -259,23 +253,23 @@ int64_t TrainConfig::rows() const {
 
 std::vector<DataConfig> read_data_of(const fs::path& file) {
   const toml::table parsed = parse(file);
-  Table root(parsed, file.string());
-  return read_data_list(root, "data", file);
+  Table root(parsed, file);
+  return read_data_list(root, "data");
 }
 
 TrainConfig read_train_config(const fs::path& file) {
   const toml::table parsed = parse(file);
   TrainConfig config;
   config.file = file;
-  Table root(parsed, file.string());
+  Table root(parsed, file);
   config.output = root.text("output", file.stem().string());
   config.seed = uint64_t(root.count("seed", 1, 0));
   config.precision = root.choice("precision", config.precision, {"bf16", "f32"});
   read_model_and_tokenizer(root, file, config);
-  config.data = read_data_list(root, "data", file);
+  config.data = read_data_list(root, "data");
   if (config.data.empty()) root.fail("data", "at least one table, [[data]]", "none");
-  config.evaluation = read_data_list(root, "evaluation", file);
-  with_table(root, file, "batch", [&](Table& t) {
+  config.evaluation = read_data_list(root, "evaluation");
+  root.inner("batch", [&](Table& t) {
     config.length = t.count("length", config.length, 1);
     config.segments = t.count("segments", config.segments, 1);
     config.memory = t.count("memory", config.segments > 1 ? config.length : 0, 0);
@@ -284,20 +278,20 @@ TrainConfig read_train_config(const fs::path& file) {
     config.draft_weight = t.number("draft_weight", config.draft_weight, 0, 100);
     config.indexer_weight = t.number("indexer_weight", config.indexer_weight, 0, 100);
   });
-  with_table(root, file, "optimizer", [&](Table& t) { config.optimizer = read_optimizer(t); });
-  with_table(root, file, "schedule", [&](Table& t) { config.schedule = read_schedule(t); });
+  root.inner("optimizer", [&](Table& t) { config.optimizer = read_optimizer(t); });
+  root.inner("schedule", [&](Table& t) { config.schedule = read_schedule(t); });
   if (config.schedule.steps == 0) root.fail("schedule", "a table with `steps`", "none");
-  with_table(root, file, "evaluate", [&](Table& t) {
+  root.inner("evaluate", [&](Table& t) {
     config.evaluate_every = t.count("every", config.evaluate_every, 0);
     config.evaluate_batches = t.count("batches", config.evaluate_batches, 1);
   });
-  with_table(root, file, "save", [&](Table& t) {
+  root.inner("save", [&](Table& t) {
     config.save_every = t.count("every", config.save_every, 1);
     config.keep = t.count("keep", config.keep, 1);
     config.ema = t.number("ema", config.ema, 0, 1);
     config.type = t.choice("type", "bf16", {"bf16", "f32"}) == "f32" ? DType::f32 : DType::bf16;
   });
-  with_table(root, file, "balance", [&](Table& t) {
+  root.inner("balance", [&](Table& t) {
     BalanceConfig& b = config.balance;
     b.kind = balance_kind(t.choice("kind", "none", balance_kinds()));
     if (t.has("weight")) b.weight = t.number("weight", 0, 0, 1e6);
@@ -305,7 +299,7 @@ TrainConfig read_train_config(const fs::path& file) {
     b.z_loss = t.number("z_loss", b.z_loss, 0, 1e6);
     b.sweeps = t.count("sweeps", b.sweeps, 1);
   });
-  with_table(root, file, "distill", [&](Table& t) { config.distill = read_distill(t, file); });
+  root.inner("distill", [&](Table& t) { config.distill = read_distill(t); });
   root.finish();
   return config;
 }
