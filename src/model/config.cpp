@@ -326,7 +326,8 @@ void read_moe(const Reader& in, ModelConfig& c) {
   const auto name = std::find_if(std::begin(names), std::end(names), [&](const char* n) { return in.has(n); });
   if (name == std::end(names)) return;
   MoeConfig& moe = c.moe;
-  moe.experts = in.integer(*name, 1, most_experts);
+  moe.experts = in.integer(*name, 0, most_experts);
+  if (moe.experts == 0) return;  // a dense model of a family whose published ones are mixtures
   moe.active = in.integer("num_experts_per_tok", 1, most_experts);
   moe.shared = in.integer("n_shared_experts", 0, most_experts, 0);
   moe.expert_dim = in.integer("moe_intermediate_size", 1, largest_dim);

@@ -131,12 +131,12 @@ struct Losses {
 TEST_F(DistillRunTest, StudentComesCloserWhateverBothAreMadeOf) {
   make_teacher("dense-teacher", dense);
   make_teacher("moe-teacher", moe);
-  const std::string loss = "hard = 0\nforward = 1\n", run = "[batch]\nlength = 96\n[schedule]\nsteps = 40\nwarmup = 2\n";
+  const std::string loss = "hard = 0\nforward = 1\n", run = "[batch]\nlength = 96\n[schedule]\nsteps = 120\nwarmup = 2\n";
   for (const auto& [from, to] : std::vector<std::pair<std::string, const char*>>{{"dense", dense}, {"moe", dense}, {"moe", moe}}) {
     Losses losses;
     const std::string name = from + (to == dense ? "-to-dense" : "-to-moe");
     const RunResult result = distill(config(name, to, run + teacher(from + "-teacher") + loss), false, losses.hooks());
-    ASSERT_EQ(losses.all.size(), 40u) << name;
+    ASSERT_EQ(losses.all.size(), 120u) << name;
     EXPECT_LT(losses.all.back(), 0.8 * losses.all.front()) << name;
     EXPECT_TRUE(fs::exists(result.model / "model.safetensors")) << name;
   }
