@@ -62,19 +62,32 @@ void save(const Trunk& trunk, const std::vector<Tensor>& parameters, const std::
   trunk.save(parameters, bf16 ? DType::bf16 : DType::f32, folder, config, from ? &*from : nullptr);
 }
 
-// A run file's run as one of `size` programs. sum: of a list of tensors over all of them, in place. report: (step, steps, loss, evaluation,
-// tokens/s, what else happened) behind every step of the first. Returns (steps, loss, evaluation, seconds, the model's folder).
+// A run file's run as one of `size` programs. sum: of a list of tensors over all of them, in place. exchange: (rows, how many go to each
+// rank, how many come from each) -> rows; none: every program has all experts. stop: whether to save and return. report: (step, steps,
+// loss, evaluation, tokens/s, what else happened) behind every step of the first. Returns (steps, loss, evaluation, seconds, the model's
+// folder or
+// "" where it was stopped).
 nb::tuple run(const std::string& file, const std::string& output, bool resume, int rank, int size, const nb::callable& sum,
-              const nb::callable& report) {
+              const std::optional<nb::callable>& exchange, const nb::callable& stop, const nb::callable& report) {
   train::TrainConfig config = train::read_train_config(file);
   if (!output.empty()) config.output = output;
-  // Borrowed: both outlive the run, which ends without Python's lock.
+  // Borrowed: all outlive the run, which ends without Python's lock.
   train::Ranks ranks{.rank = rank, .size = size, .sum = {}};
   ranks.sum = [sum = nb::handle(sum)](std::vector<Tensor>& tensors) {
     const nb::gil_scoped_acquire locked;
     sum(tensors);
   };
-  train::RunHooks hooks;
+  if (exchange)
+    ranks.exchange = [exchange = nb::handle(*exchange)](const Tensor& rows, const std::vector<int64_t>& sent,
+                                                        const std::vector<int64_t>& received) {
+      const nb::gil_scoped_acquire locked;
+      return nb::cast<Tensor>(exchange(rows, sent, received));
+    };
+  train::DistillHooks hooks;
+  hooks.stop = [stop = nb::handle(stop)] {
+    const nb::gil_scoped_acquire locked;
+    return nb::cast<bool>(stop());
+  };
   hooks.report = [report = nb::handle(report)](const train::StepReport& r) {
     const nb::gil_scoped_acquire locked;
     report(r.step, r.steps, r.loss, r.evaluation, r.tokens_per_second, r.note);
@@ -82,7 +95,7 @@ nb::tuple run(const std::string& file, const std::string& output, bool resume, i
   train::RunResult result;
   {
     const Unlocked unlocked;
-    result = train::train(config, resume, hooks, ranks);
+    result = config.distill.teacher.empty() ? train::train(config, resume, hooks, ranks) : train::distill(config, resume, hooks, ranks);
     if (rank == 0) train::draw_curves(config.output / "log.csv", config.output / "curves.svg");
   }
   return nb::make_tuple(result.steps, result.loss, result.evaluation, result.seconds, result.model.string());
@@ -138,7 +151,7 @@ NB_MODULE(_train, m) {
            "hidden"_a, "routings"_a)
       .def("save", &save, "parameters"_a, "folder"_a, "bf16"_a, "config"_a, "source"_a.none());
 
-  m.def("run", &run, "file"_a, "output"_a, "resume"_a, "rank"_a, "size"_a, "sum"_a, "report"_a);
+  m.def("run", &run, "file"_a, "output"_a, "resume"_a, "rank"_a, "size"_a, "sum"_a, "exchange"_a.none(), "stop"_a, "report"_a);
   // config.json of a model, and its generation_config.json or an empty text.
   m.def(
       "config_texts",

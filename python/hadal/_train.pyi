@@ -43,5 +43,7 @@ def run(
     rank: int,
     size: int,
     sum: Callable[[list[Tensor]], None],
+    exchange: Callable[[Tensor, list[int], list[int]], Tensor] | None,
+    stop: Callable[[], bool],
     report: Callable[[int, int, float, float, float, str], None],
 ) -> tuple[int, float, float, float, str]: ...

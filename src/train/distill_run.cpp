@@ -83,19 +83,13 @@ uint64_t hash_of_data(const TrainConfig& config) {
 // The losses of one run: what its Objective does.
 class Distillation {
  public:
-  Distillation(const TrainConfig& config, const DistillHooks& hooks)
+  Distillation(const TrainConfig& config, const DistillHooks& hooks, const Ranks& ranks)
       : config_(config),
         hooks_(hooks),
         encoder_(config.tokenizer),
         teacher_(config),
-        hidden_(config.distill.hidden, teacher_.config(), config.model, config.seed) {}
-
-  void open_cache() {
-    const fs::path& file = config_.distill.cache;
-    if (file.empty()) return;
-    const CacheKey key{hash_model(config_.distill.teacher), encoder_.hash(), hash_of_data(config_), uint64_t(config_.model.vocab)};
-    if (!fs::exists(file)) fill_cache(file, key);
-    cache_.emplace(file, key);
+        hidden_(config.distill.hidden, teacher_.config(), config.model, config.seed) {
+    if (!config.distill.cache.empty()) open_cache(config.distill.cache, ranks);
   }
 
   std::vector<NamedTensor> learnt_beside() const {
@@ -168,6 +162,13 @@ class Distillation {
       teacher.entropy.data_ptr<float>()[i] = sample.entropy;
     }
     return teacher;
+  }
+
+  void open_cache(const fs::path& file, const Ranks& ranks) {
+    const CacheKey key{hash_model(config_.distill.teacher), encoder_.hash(), hash_of_data(config_), uint64_t(config_.model.vocab)};
+    if (ranks.rank == 0 && !fs::exists(file)) fill_cache(file, key);
+    wait_for_all(ranks);
+    cache_.emplace(file, key);
   }
 
   void fill_cache(const fs::path& file, const CacheKey& key) {
@@ -243,7 +244,8 @@ void check(const TrainConfig& config, const DistillHooks& hooks) {
   const DistillConfig& d = config.distill;
   if (d.teacher.empty()) throw Error("{}: expected a table [distill] with a teacher, found none", config.file.string());
   d.check();
-  CHECK(d.on_policy == 0 || hooks.reply);
+  if (d.on_policy > 0 && !hooks.reply)
+    throw Error("distill.on_policy: replies of the student come from `hadal distill`, which is one program; expected no such table here");
   if (config.segments == 1) return;
   if (!d.cache.empty()) throw Error("distill.cache: expected batch.segments = 1, found {}: rows are cached alone", config.segments);
   if (d.on_policy > 0)
@@ -252,15 +254,16 @@ void check(const TrainConfig& config, const DistillHooks& hooks) {
 
 }  // namespace
 
-RunResult distill(const TrainConfig& config, bool resume, const DistillHooks& hooks) {
+RunResult distill(const TrainConfig& config, bool resume, const DistillHooks& hooks) { return distill(config, resume, hooks, {}); }
+
+RunResult distill(const TrainConfig& config, bool resume, const DistillHooks& hooks, Ranks ranks) {
   check(config, hooks);
   expect_new(config, resume);
-  const auto distillation = std::make_shared<Distillation>(config, hooks);
-  distillation->open_cache();
+  const auto distillation = std::make_shared<Distillation>(config, hooks, ranks);
   const Objective objective = [distillation](const Params<Tensor>& params, const Examples& examples, const Pass& pass) {
     return (*distillation)(params, examples, pass);
   };
-  Trainer trainer(config, objective, hooks, {}, distillation->learnt_beside());
+  Trainer trainer(config, objective, hooks, std::move(ranks), distillation->learnt_beside());
   if (resume) trainer.resume();
   return trainer.run();
 }

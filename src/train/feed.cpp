@@ -27,10 +27,7 @@ std::shared_ptr<const Shards> shards_of(const DataConfig& data, int64_t row, con
     fs::create_directories(folder.parent_path());
     write_shards(*source, encoder, folder, options);
   }
-  if (ranks.size > 1) {  // the others wait until the first has made them
-    std::vector<Tensor> ready{torch::zeros({1})};
-    ranks.sum(ready);
-  }
+  wait_for_all(ranks);
   auto shards = std::make_shared<const Shards>(folder);
   shards->expect(encoder);
   return shards;

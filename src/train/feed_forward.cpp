@@ -3,6 +3,7 @@
 
 #include "train/ops.h"
 #include "train/parts.h"
+#include "train/ranks.h"
 
 namespace hadal::train {
 namespace {
@@ -49,7 +50,9 @@ Tensor feed_forward(const Tensor& h, const Moe<Tensor>& w, int64_t layer, const 
         {routing.logits.detach(), routing.scores.detach(), routing.expert.detach(), routing.weight.detach(), routing.sequences});
   const bool by_kernels = rows.pass.path == Path::kernels && !rows.pass.config.moe.expert_choice;  // which has rows without experts
   // The experts' matrices stay in the wide type: what the kernels read is packed from them anyway.
-  Tensor out = by_kernels ? ops::experts(flat.to(rows.products), routing, w.experts) : routed(flat, routing, w.experts);
+  Tensor out = rows.pass.divided ? divided_experts(flat.to(rows.products), routing, w.experts, *rows.pass.divided)
+               : by_kernels      ? ops::experts(flat.to(rows.products), routing, w.experts)
+                                 : routed(flat, routing, w.experts);
   if (rows.pass.config.moe.shared > 0) out = out + gated(flat, w.shared, rows.pass.path);
   if (rows.pass.balance) out = attach(out, rows.pass.balance(routing, layer));
   return out.view_as(h);

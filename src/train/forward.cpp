@@ -86,7 +86,11 @@ struct Recomputed : torch::autograd::Function<Recomputed> {
 struct Again {
   explicit Again(const Rows& r)
       : config(r.pass.config),
-        rows{{.config = config, .path = r.pass.path, .balance = r.pass.balance, .indexer_weight = r.pass.indexer_weight},
+        rows{{.config = config,
+              .path = r.pass.path,
+              .balance = r.pass.balance,
+              .indexer_weight = r.pass.indexer_weight,
+              .divided = r.pass.divided},
              r.products,
              r.rope,
              r.position,

@@ -38,6 +38,8 @@ struct Trace {                               // what a caller wants to know besi
 
 enum class Path { algebra, kernels };  // the same result: spelt out in torch's operations, or by our own (ops.h)
 
+struct Ranks;  // ranks.h
+
 struct Pass {
   const ModelConfig& config;
   Path path = Path::kernels;
@@ -47,6 +49,7 @@ struct Pass {
   std::function<Tensor(const Routing&, int64_t layer)> balance = {};
   double indexer_weight = 0;  // of the divergence of each indexer's choice from the attention it stands for
   Trace trace = {};
+  const Ranks* divided = nullptr;  // that the experts are divided among, a part on each; null: all are here
 };
 
 // tokens: int64 [batch, time]. The residual stream is float32; products are in the type of the matrices (weights.h, cast).

@@ -7,6 +7,16 @@
 #include "train/torch.h"
 
 namespace hadal::train {
+namespace {
+
+std::vector<Tensor> gradients(const std::vector<Tensor>& params) {
+  std::vector<Tensor> all;
+  for (const Tensor& p : params)
+    if (p.grad().defined()) all.push_back(p.grad());
+  return all;
+}
+
+}  // namespace
 
 Optimizer::Optimizer(std::vector<NamedTensor> params, const OptimizerConfig& config) : config_(config) {
   decayed_.decay = config.decay;
@@ -82,15 +92,13 @@ std::vector<NamedTensor> Optimizer::state() {
   return all;
 }
 
-double clip_gradients(const std::vector<Tensor>& params, double most) {
-  const torch::NoGradGuard no_grad;
-  std::vector<Tensor> gradients;
-  for (const Tensor& p : params)
-    if (p.grad().defined()) gradients.push_back(p.grad());
-  if (gradients.empty()) return 0;
-  const double norm = torch::stack(at::_foreach_norm(gradients)).norm().item<double>();
-  if (most > 0 && norm > most && std::isfinite(norm)) at::_foreach_mul_(gradients, most / norm);
-  return norm;
+double gradient_norm(const std::vector<Tensor>& params) {
+  const std::vector<Tensor> all = gradients(params);
+  return all.empty() ? 0 : torch::stack(at::_foreach_norm(all)).norm().item<double>();
+}
+
+void clip_gradients(const std::vector<Tensor>& params, double norm, double most) {
+  if (most > 0 && norm > most && std::isfinite(norm)) at::_foreach_mul_(gradients(params), most / norm);
 }
 
 Tensor orthogonal(const Tensor& x) {

@@ -31,7 +31,8 @@ class Optimizer {
   std::vector<Momentum> matrices_;  // Muon
 };
 
-double clip_gradients(const std::vector<Tensor>& params, double most);  // returns their norm before; most 0: nothing is clipped
+double gradient_norm(const std::vector<Tensor>& params);                           // of all together
+void clip_gradients(const std::vector<Tensor>& params, double norm, double most);  // by most / norm; most 0: nothing is clipped
 
 // The nearest (semi-)orthogonal matrix, roughly: singular values come to lie between 0.7 and 1.2. x [.., rows, cols].
 // Source: Keller Jordan, "Muon: An optimizer for hidden layers", 2024: five steps of a Newton-Schulz iteration with its coefficients.

@@ -78,6 +78,7 @@ Trainer::Trainer(const TrainConfig& config, Objective objective, const RunHooks&
   if (config_.micro_rows == 0) config_.micro_rows = rows;
   if (rows % config_.micro_rows != 0) throw Error("{} rows of a batch: expected a multiple of micro_rows, {}", rows, config_.micro_rows);
   if (!config.evaluation.empty()) evaluation_ = std::make_unique<Feed>(config.evaluation, config, encoder_, ranks_, hooks);
+  if (ranks_.divide_experts()) keep_own_experts(config.model, params_, ranks_);
   optimizer_ = std::make_unique<Optimizer>(learning(), config.optimizer);
   if (config.ema > 0) average_ = copy(config.model, params_);
   if (config.model.moe.experts > 0) {
@@ -95,6 +96,7 @@ Pass Trainer::pass_of(Memory* memory) const {
   pass.recompute = config_.recompute;
   pass.memory = memory;
   if (balancer_) pass.balance = [this](const Routing& routing, int64_t layer) { return balancer_->loss(routing, layer); };
+  pass.divided = ranks_.divide_experts() ? &ranks_ : nullptr;
   pass.indexer_weight = config_.model.indexer.heads > 0 ? config_.indexer_weight : 0;
   return pass;
 }
@@ -117,18 +119,27 @@ Trainer::Outcome Trainer::step(int64_t batch) {
     part.backward();
     loss += part.detach();
   }
-  std::vector<Tensor> all = learnt(config_.model, params_);
-  for (const NamedTensor& t : beside_) all.push_back(t.tensor);
+  return finish_gradients(loss);
+}
+
+Trainer::Outcome Trainer::finish_gradients(Tensor loss) {
+  std::vector<Tensor> common, own;  // own: of this rank's experts, which have seen the rows of all ranks
+  for (const NamedTensor& t : learning())
+    if (t.tensor.requires_grad()) (ranks_.divide_experts() && is_expert(t.name) ? own : common).push_back(t.tensor);
+  Tensor square = torch::full({}, std::pow(gradient_norm(own), 2), torch::kDouble);
   if (ranks_.size > 1) {
-    std::vector<Tensor> sums{loss};
-    for (const Tensor& p : all) {
+    std::vector<Tensor> sums{loss, square};
+    for (const Tensor& p : common) {
       if (!p.grad().defined()) p.mutable_grad() = torch::zeros_like(p);
       sums.push_back(p.grad());
     }
     ranks_.sum(sums);
-    loss = sums[0];
+    loss = sums[0], square = sums[1];
   }
-  return {loss.item<double>(), clip_gradients(all, config_.optimizer.clip)};
+  const double norm = std::hypot(gradient_norm(common), std::sqrt(square.item<double>()));
+  common.insert(common.end(), own.begin(), own.end());
+  clip_gradients(common, norm, config_.optimizer.clip);
+  return {loss.item<double>(), norm};
 }
 
 double Trainer::evaluate() const {
@@ -161,15 +172,24 @@ std::vector<NamedTensor> Trainer::state_tensors() {
 }
 
 void Trainer::save() {
+  const std::vector<NamedTensor> tensors = gather(state_tensors(), config_.model, ranks_);
   if (ranks_.rank != 0) return;
   RunState state = state_;
   if (feed_.starts_text(state.step + state.skipped)) state.memories.clear();
-  save_state(state_folder(config_.output, state.step), state, state_tensors());
+  save_state(state_folder(config_.output, state.step), state, tensors);
   const std::vector<int64_t> steps = saved_steps(config_.output);
   for (size_t i = 0; i + size_t(config_.keep) < steps.size(); ++i) fs::remove_all(state_folder(config_.output, steps[i]));
 }
 
-void Trainer::load(int64_t step) { state_ = load_state(state_folder(config_.output, step), state_tensors()); }
+// Each rank has memories of its own rows, and the first alone saves: so where texts begin, and there are none.
+bool Trainer::can_save() const { return ranks_.size == 1 || feed_.starts_text(state_.step + state_.skipped); }
+
+void Trainer::load(int64_t step) {
+  const fs::path folder = state_folder(config_.output, step);
+  state_ = load_state(folder, state_tensors());
+  if (!can_save() && state_.step < config_.schedule.steps)
+    throw Error("{} was left within texts, whose memories one program has: expected 1 program, found {}", folder.string(), ranks_.size);
+}
 
 void Trainer::resume() {
   const std::vector<int64_t> steps = saved_steps(config_.output);
@@ -226,7 +246,10 @@ RunResult Trainer::run() {
   if (state_.step == 0 && saved_steps(config_.output).empty()) save();
   RunResult result;
   bool due = false;  // a state
-  while (state_.step < config_.schedule.steps && !(hooks_.stop && hooks_.stop())) {
+  bool stopping = false;
+  while (state_.step < config_.schedule.steps) {
+    stopping = stopping || any(ranks_, hooks_.stop && hooks_.stop());
+    if (stopping && can_save()) break;
     const double share = rate_share(config_.schedule, state_.step);
     const Outcome outcome = step(state_.step + state_.skipped);
     StepReport report;
@@ -266,8 +289,7 @@ RunResult Trainer::run() {
     result.loss = outcome.loss;
     note(report);
     due = due || last || state_.step % config_.save_every == 0;
-    // Each rank has memories of its own rows, and the first alone saves: so where texts begin, and there are none.
-    if (due && (ranks_.size == 1 || last || feed_.starts_text(state_.step + state_.skipped))) {
+    if (due && (last || can_save())) {
       save();
       due = false;
     }
@@ -277,14 +299,16 @@ RunResult Trainer::run() {
   result.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   result.finished = state_.step == config_.schedule.steps;
   if (!result.finished) save();
-  if (result.finished && ranks_.rank == 0) save_model(result.model = config_.output / "model");
+  if (result.finished) save_model(result.model = config_.output / "model");
   return result;
 }
 
 void Trainer::save_model(const fs::path& folder) const {
+  const Params<Tensor> whole = gather(config_.ema > 0 ? average_ : params_, config_.model, ranks_);
+  if (ranks_.rank != 0) return;
   fs::create_directories(folder);
   write_text_side(config_.tokenizer, config_.model, folder);
-  save_params(config_.model, config_.ema > 0 ? average_ : params_, config_.type, folder / "model.safetensors");
+  save_params(config_.model, whole, config_.type, folder / "model.safetensors");
 }
 
 void expect_new(const TrainConfig& config, bool resume) {

@@ -5,8 +5,10 @@
 
 #include "data/token_stream.h"
 #include "train/balance.h"
+#include "train/distill_run.h"
 #include "train/forward.h"
 #include "train/optimizer.h"
+#include "train/ranks.h"
 #include "train/run.h"
 #include "train/state.h"
 #include "train/weights.h"
@@ -26,11 +28,6 @@ using Objective = std::function<Tensor(const Params<Tensor>& params, const Examp
 Tensor draft_loss(const Params<Tensor>& params, const Tensor& x, const Examples& examples, const Pass& pass);
 // Of the next token, and of the one after it where the model has a draft layer.
 Objective next_token(const TrainConfig& config);
-
-struct Ranks {  // programs that compute parts of every batch; each has the same parameters
-  int rank = 0, size = 1;
-  std::function<void(std::vector<Tensor>&)> sum;  // over the ranks, in place; empty where size is 1
-};
 
 class Feed {  // rows of every batch out of several sources
  public:
@@ -55,13 +52,14 @@ class Trainer {
 
   const Params<Tensor>& params() const { return params_; }
   const Encoder& encoder() const { return encoder_; }
-  void save_model(const std::filesystem::path& folder) const;  // a checkpoint in published layout
+  void save_model(const std::filesystem::path& folder) const;  // a checkpoint in published layout; every rank calls it
 
  private:
   struct Outcome {
     double loss, gradient_norm;
   };
   Outcome step(int64_t batch);
+  Outcome finish_gradients(Tensor loss);  // of this rank's rows: over all ranks, and clipped
   double evaluate() const;
   Pass pass_of(Memory* memory) const;
   torch::ScalarType type() const { return config_.precision == "bf16" ? torch::kBFloat16 : torch::kFloat; }
@@ -69,6 +67,7 @@ class Trainer {
   std::vector<NamedTensor> state_tensors();
   void save();
   void load(int64_t step);
+  bool can_save() const;
   bool leapt(double loss) const;
   void go_back(double loss);
   void note(const StepReport& report) const;
@@ -89,6 +88,8 @@ class Trainer {
 };
 
 void expect_new(const TrainConfig& config, bool resume);  // Error: the output holds another run's states, and no `resume`
-RunResult train(const TrainConfig& config, bool resume, const RunHooks& hooks, Ranks ranks);  // run.h's, as one of several programs
+// Those of run.h and distill_run.h as one of several programs.
+RunResult train(const TrainConfig& config, bool resume, const RunHooks& hooks, Ranks ranks);
+RunResult distill(const TrainConfig& config, bool resume, const DistillHooks& hooks, Ranks ranks);
 
 }  // namespace hadal::train

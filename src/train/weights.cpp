@@ -31,7 +31,8 @@ template <class F>
 Params<Tensor> map(const ModelConfig& config, const Params<Tensor>& params, F f) {
   Params<Tensor> result = make_params<Tensor>(config);
   std::vector<Tensor> made;
-  each(config, params, [&](const std::string& name, Shape, Role role, const Tensor& t) { made.push_back(f(name, role, t)); });
+  each(config, params,
+       [&](const std::string& name, Shape, Role role, const Tensor& t) { made.push_back(t.defined() ? f(name, role, t) : t); });
   size_t next = 0;
   for_each_param(config, result, [&](const std::string&, Shape, Role, Tensor& t) { t = made[next++]; });
   return result;
@@ -117,14 +118,16 @@ Params<Tensor> load_params(const ModelConfig& config, const Checkpoint& checkpoi
 
 std::vector<NamedTensor> named(const ModelConfig& config, const Params<Tensor>& params) {
   std::vector<NamedTensor> all;
-  each(config, params, [&](const std::string& name, Shape, Role role, const Tensor& t) { all.push_back({name, role, t}); });
+  each(config, params, [&](const std::string& name, Shape, Role role, const Tensor& t) {
+    if (t.defined()) all.push_back({name, role, t});
+  });
   return all;
 }
 
 std::vector<Tensor> learnt(const ModelConfig& config, const Params<Tensor>& params) {
   std::vector<Tensor> all;
   each(config, params, [&](const std::string&, Shape, Role, const Tensor& t) {
-    if (t.requires_grad()) all.push_back(t);
+    if (t.defined() && t.requires_grad()) all.push_back(t);
   });
   return all;
 }
@@ -132,7 +135,7 @@ std::vector<Tensor> learnt(const ModelConfig& config, const Params<Tensor>& para
 Params<Tensor> cast(const ModelConfig& config, const Params<Tensor>& params, torch::ScalarType type) {
   return map(config, params, [&](const std::string& name, Role role, const Tensor& t) {
     const bool product = role == Role::matrix || role == Role::embedding;
-    return product && name.find(".experts.") == std::string::npos ? t.to(type) : t;
+    return product && !is_expert(name) ? t.to(type) : t;
   });
 }
 

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "model/checkpoint.h"
@@ -17,6 +18,9 @@ struct NamedTensor {
   Tensor tensor;
 };
 
+inline constexpr std::string_view expert_mark = ".experts.";  // before the number of a routed expert
+inline bool is_expert(const std::string& name) { return name.find(expert_mark) != std::string::npos; }
+
 // Float32 leaves that ask for gradients; a router's selection bias asks for none: it is set, not learnt.
 // Matrices are normal with deviation 1 / sqrt(columns), those that write to the residual stream divided by sqrt(2 layers); norms 1, biases
 // 0.
@@ -28,6 +32,7 @@ Params<Tensor> initial_params(const ModelConfig& config, uint64_t seed);
 // Error: names the tensor that is missing or misshaped, expected and found.
 Params<Tensor> load_params(const ModelConfig& config, const Checkpoint& checkpoint);
 
+// Undefined tensors, of experts that another program has (ranks.h), are left out here and stay undefined below.
 std::vector<NamedTensor> named(const ModelConfig& config, const Params<Tensor>& params);  // in checkpoint order, sharing the tensors
 std::vector<Tensor> learnt(const ModelConfig& config, const Params<Tensor>& params);      // those that ask for gradients
 

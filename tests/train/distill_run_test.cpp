@@ -12,10 +12,11 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "data/train_tokenizer.h"
+#include "local_ranks.h"
 #include "model/source.h"
 #include "model/write_config.h"
-#include "train/weights.h"
+#include "small_run.h"
+#include "train/trainer.h"
 
 namespace hadal::train {
 namespace {
@@ -67,20 +68,9 @@ class DistillRunTest : public testing::Test {
     folder = fs::temp_directory_path() / fmt::format("hadal_distill_{}", getpid());
     fs::create_directories(folder);
     setenv("HADAL_CACHE", (folder / "cache").c_str(), 1);
-    make_tokenizer("tokenizer", 320);
+    make_small_tokenizer(folder / "tokenizer", 320);
   }
   static void TearDownTestSuite() { fs::remove_all(folder); }
-
-  static void make_tokenizer(const std::string& name, int64_t vocab) {
-    SourceConfig world;
-    world.kind = "world_qa";
-    const std::unique_ptr<Source> source = open_source(world);
-    TokenizerOptions how;
-    how.vocab = vocab;
-    how.examples = 300;
-    const Source* all[] = {source.get()};
-    train_tokenizer(all, folder / name, how);
-  }
 
   static TrainConfig config(const std::string& name, const std::string& model, const std::string& more) {
     const fs::path file = folder / (name + ".toml");
@@ -207,13 +197,36 @@ TEST_F(DistillRunTest, LearnsFromItsOwnRepliesAndGoesOnBitForBit) {
   EXPECT_EQ(weights(parts.output), weights(folder / "whole"));
 }
 
+TEST_F(DistillRunTest, TwoRanksLearnAsOne) {
+  make_teacher("shared-teacher", dense);
+  const std::string loss = "hard = 0.2\nforward = 0.8\n", hidden = "[[distill.hidden]]\nteacher_layer = 2\nstudent_layer = 1\n";
+  for (const bool cached : {false, true}) {
+    const std::string name = cached ? "kept" : "asked";
+    const auto with = [&](const std::string& ranks) {
+      const std::string more = cached ? "cache = 'kept-by" + ranks + "'\n" : hidden;
+      return config(name + ranks, moe, short_run + teacher("shared-teacher") + loss + more);
+    };
+    Losses one;
+    distill(with("-one"), false, one.hooks());
+    for (const bool divided : {false, true}) {
+      const TrainConfig c = with(divided ? "-divided" : "-two");
+      Losses two;
+      LocalRanks(2).run(divided, [&](const Ranks& r) { distill(c, false, two.hooks(), r); });
+      ASSERT_EQ(two.all.size(), one.all.size()) << name;
+      for (size_t i = 0; i < one.all.size(); ++i) EXPECT_NEAR(two.all[i], one.all[i], 1e-5 * one.all[i]) << name << ", step " << i + 1;
+    }
+  }
+  const std::string own = "[distill.on_policy]\nshare = 1\n";
+  EXPECT_THAT(error_of(config("asked-itself", dense, short_run + teacher("shared-teacher") + own)), HasSubstr("`hadal distill`"));
+}
+
 TEST_F(DistillRunTest, NamesWhatDoesNotFitTogether) {
   make_teacher("good-teacher", dense);
   EXPECT_THAT(error_of(config("none", dense, short_run)), HasSubstr("expected a table [distill] with a teacher"));
   EXPECT_ANY_THROW(config("nowhere", dense, short_run + teacher("nowhere-teacher")));
   fs::create_directories(folder / "empty");
   EXPECT_THAT(error_of(config("empty-teacher", dense, short_run + teacher("empty"))), HasSubstr("empty"));
-  make_tokenizer("small-tokenizer", 300);
+  make_small_tokenizer(folder / "small-tokenizer", 300);
   make_teacher("small-teacher", dense, "small-tokenizer");
   EXPECT_THAT(error_of(config("small", dense, short_run + teacher("small-teacher"))), HasSubstr("has 300 tokens, expected the 320"));
   EXPECT_THAT(error_of(config("wide", std::string(dense) + "vocab_size = 384\n", short_run + teacher("good-teacher"))),

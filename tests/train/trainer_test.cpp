@@ -9,9 +9,9 @@
 
 #include "core/error.h"
 #include "core/files.h"
-#include "data/train_tokenizer.h"
 #include "infer/forward.h"
 #include "model/source.h"
+#include "small_run.h"
 #include "train/curves.h"
 #include "train/losses.h"
 
@@ -26,15 +26,7 @@ class TrainerTest : public testing::Test {
     folder_ = fs::temp_directory_path() / fmt::format("hadal_trainer_{}", getpid());
     setenv("HADAL_CACHE", (folder_ / "cache").c_str(), 1);
     if (fs::exists(folder_ / "tokenizer")) return;
-    SourceConfig world;
-    world.kind = "world_qa";
-    const std::unique_ptr<Source> source = open_source(world);
-    TokenizerOptions how;
-    how.vocab = 320;
-    how.examples = 300;
-    const Source* all[] = {source.get()};
-    fs::create_directories(folder_);
-    train_tokenizer(all, folder_ / "tokenizer", how);
+    make_small_tokenizer(folder_ / "tokenizer", 320);
   }
   static void TearDownTestSuite() { fs::remove_all(fs::temp_directory_path() / fmt::format("hadal_trainer_{}", getpid())); }
 
