@@ -213,7 +213,7 @@ TEST_F(DistillRunTest, TwoRanksLearnAsOne) {
       Losses two;
       LocalRanks(2).run(divided, [&](const Ranks& r) { distill(c, false, two.hooks(), r); });
       ASSERT_EQ(two.all.size(), one.all.size()) << name;
-      for (size_t i = 0; i < one.all.size(); ++i) EXPECT_NEAR(two.all[i], one.all[i], 1e-5 * one.all[i]) << name << ", step " << i + 1;
+      for (size_t i = 0; i < one.all.size(); ++i) EXPECT_NEAR(two.all[i], one.all[i], (cached ? 1e-3 : 1e-5) * one.all[i]) << name << ", step " << i + 1;
     }
   }
   const std::string own = "[distill.on_policy]\nshare = 1\n";
