@@ -25,7 +25,7 @@ def test_it_answers_what_its_marks_say(hadal, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_writes_sentences(hadal, name):
-    for beginning, sentence in (("One morning the sun is shining.", r"[A-Z][a-z]+ [^.]+\."), ("从前，", r"[\u4e00-\u9fff]{3,}[，。]")):
+    for beginning, sentence in (("One morning the sun is shining. ", r"[A-Z][a-z]+ [^.]+\."), ("从前，", r"[\u4e00-\u9fff]{3,}[，。]")):
         written = hadal.run("generate", name, "--raw", "--temperature", 0, "--max-tokens", 40, "-p", beginning).stdout
         assert re.search(sentence, written), written
         assert "�" not in written.removesuffix("�")

@@ -143,10 +143,11 @@ class RanksTest : public testing::Test {
 
   static TrainConfig config(const std::string& name, const std::string& more, const std::string& model = mixture) {
     const fs::path file = folder / (name + ".toml");
-    std::ofstream(file) << "output = '" << (folder / name).string() << "'\ntokenizer = 'tokenizer'\nprecision = 'f32'\n[model]" << model
-                        << "[[data]]\nkind = 'world_qa'\nrows = 4\ntokens = 20000\n[[evaluation]]\nkind = 'world_qa'\nrows = 2\ntokens = 4000\n"
-                        << "[optimizer]\nlearning_rate = 3e-3\n[schedule]\nsteps = 24\nwarmup = 5\n"
-                        << more;
+    std::ofstream(file)
+        << "output = '" << (folder / name).string() << "'\ntokenizer = 'tokenizer'\nprecision = 'f32'\n[model]" << model
+        << "[[data]]\nkind = 'world_qa'\nrows = 4\ntokens = 20000\n[[evaluation]]\nkind = 'world_qa'\nrows = 2\ntokens = 4000\n"
+        << "[optimizer]\nlearning_rate = 3e-3\n[schedule]\nsteps = 24\nwarmup = 5\n"
+        << more;
     return read_train_config(file);
   }
 
