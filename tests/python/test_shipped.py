@@ -9,8 +9,10 @@ from conftest import ROOT
 
 NAMES = ("nano-v1", "nano-v2", "nano-v2-student")
 QUESTIONS = 300
-DOCUMENT = "The lamp costs 7 coins. Ben lives in Lisbon. The lamp lies in the crate. The crate is in the kitchen. Zoe works as a baker. Zoe is the mother of Ben. Kate lives in Oslo."
-FACTS = [("Where does Ben live?", "Lisbon"), ("Who is the mother of Ben?", "Zoe"), ("In which room is the crate?", "kitchen"), ("Where does Kate live?", "Oslo")]
+DOCUMENT = (
+    "The lamp costs 7 coins. Ben lives in Lisbon. The lamp lies in the crate. The crate is in the kitchen. "
+    "Zoe is the mother of Ben. Kate lives in Oslo. Emma is a nurse."
+)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -31,12 +33,12 @@ def test_it_writes_sentences(hadal, name):
         assert "�" not in written.removesuffix("�")
 
 
-def test_a_talk_about_a_document(hadal):
-    asked = DOCUMENT + " " + FACTS[0][0] + "\n" + "\n".join(question for question, _ in FACTS[1:]) + "\n"
-    done = subprocess.run([hadal.program, "chat", "nano-v2", "--temperature", "0"], input=asked, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    right = sum(expected in line for (_, expected), line in zip(FACTS, done.stdout.splitlines(), strict=True))
-    assert right >= 1, done.stdout
+def test_it_talks_about_a_document_without_a_network(hadal):
+    asked = f"{DOCUMENT}\nWhere does Ben live?"
+    for name in ("nano-v1", "nano-v2"):
+        assert hadal.run("generate", name, "--temperature", 0, "-p", asked).stdout.strip() == "Lisbon"
+    done = subprocess.run([hadal.program, "chat", "nano-v2"], input="Where does Ben live?\nAnd Zoe?\n", capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 2
 
 
 def test_they_are_listed_and_small(hadal):
