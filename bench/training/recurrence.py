@@ -47,7 +47,7 @@ tokens = {tokens}
 whole_rows = true
 
 [batch]
-length = 64
+length = {length}
 segments = {segments}
 memory = {memory}
 
@@ -82,12 +82,12 @@ def recall(options, folder, seed, remembers):
     """Shares of answers and of their digits that are right."""
     name = f"{'memory' if remembers else 'none'}-{seed}"
     file, output = folder / f"{name}.toml", folder / name
-    settings = {"root": ROOT, "output": output, "seed": seed, "task": TASK, "rows": ROWS, "tokens": ROWS * SEGMENT * options.steps, "steps": options.steps}
+    settings = {"root": ROOT, "output": output, "length": SEGMENT, "seed": seed, "task": TASK, "rows": ROWS, "tokens": ROWS * SEGMENT * options.steps, "steps": options.steps}
     settings |= {"segments": SEGMENTS, "memory": MEMORY, "window": MEMORY + 1} if remembers else {"segments": SEGMENTS, "memory": 0, "window": SEGMENT}
     file.write_text(RUN.format(**settings))
     trained = call(options.train, "train", file, "--json")
     answers = folder / f"{name}.jsonl"
-    marks = call(options.hadal, "answers", output / "model", "--source", "recall", "--split", "test", "--types", TASK, "--questions", 1000, "--out", answers)
+    marks = call(options.hadal, "answers", output / "model", "--source", "recall", "--split", "test", "--types", TASK, "--questions", 1000, "--out", answers, "--json")
     lines = [json.loads(line) for line in answers.read_text().splitlines()]
     digits = [a == b for line in lines for a, b in zip(line["expected"], line["answer"].ljust(len(line["expected"])))]
     return {"seed": seed, "memory": remembers, "exact": marks["all"]["exact"], "digits": statistics.mean(digits), "loss": trained["loss"], "seconds": trained["seconds"],

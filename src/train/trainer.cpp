@@ -277,7 +277,7 @@ RunResult Trainer::run() {
       for (size_t i = 0; i < from.size(); ++i) to[i].tensor.lerp_(from[i].tensor, 1 - config_.ema);
     }
     ++state_.step;
-    state_.losses.push_back(outcome.loss);
+    if (outcome.loss != 0) state_.losses.push_back(outcome.loss);  // 0: a batch of segments in which nothing counts
     if (state_.losses.size() > remembered_losses) state_.losses.erase(state_.losses.begin());
     const bool last = state_.step == config_.schedule.steps;
     if (evaluation_ && (last || (config_.evaluate_every > 0 && state_.step % config_.evaluate_every == 0)))
