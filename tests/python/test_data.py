@@ -17,7 +17,7 @@ needs_programs = pytest.mark.skipif(not DUMP.exists() or not (RELEASE / "tokeniz
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("tokenizer")
-    subprocess.run([DUMP, "tokenizer", path, "3000"], check=True)
+    subprocess.run([DUMP, "tokenizer", path, "1000"], check=True)
     return path
 
 
@@ -30,7 +30,7 @@ def examples(kind, split, count):
 def test_ids_are_those_of_the_tokenizers_package(folder):
     tokenizers = pytest.importorskip("tokenizers")
     reference = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
-    assert reference.get_vocab_size() == 3000
+    assert reference.get_vocab_size() == 1000
     texts = examples("world_qa", "templates", 300) + examples("world_text", "train", 300)
     texts += ["", " ", "<user>3.14 + 2<end>", "don't  stop\n\n 你好世界 été 🦙", "the the\tthe", "1234567890", "x" * 200]
     sent = b"".join(b"%d\n%s" % (len(text.encode()), text.encode()) for text in texts)
