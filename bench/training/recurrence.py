@@ -107,7 +107,7 @@ def stream(options, folder):
 
     def read(context, windows, read_only):
         found = call(sys.executable, "-c", MEASURED, options.hadal, "perplexity", options.model, "-f", folder / "stream.txt", "--context", context,
-                     "--max-windows", windows, "--read-only", read_only, "--weights", "f32", "--json")  # fmt: skip
+                     "--max-windows", windows, "--read-only", read_only, "--json")  # fmt: skip
         return found["mean_nll"] * found["scored"], found["scored"], found["resident"]
 
     begin = part * (parts - 1)
