@@ -43,8 +43,6 @@ class Shards {
   int64_t examples() const { return examples_; }
   int64_t vocab() const { return int64_t(first_.vocab); }
   int64_t block() const { return int64_t(first_.block); }
-  uint64_t tokenizer_hash() const { return first_.tokenizer; }
-  uint64_t source_hash() const { return first_.source; }
   void expect(const Encoder& encoder) const;  // Error: made with another tokenizer
   // Tokens [first, first + count), and for each whether its prediction counts.
   void read(int64_t first, int64_t count, int32_t* tokens, uint8_t* weights) const;

@@ -26,8 +26,8 @@ inline bool is_expert(const std::string& name) { return name.find(expert_mark) !
 // 0.
 Params<Tensor> random_params(const ModelConfig& config, uint64_t seed);
 // The same for a training that begins: in the upper half of the layers, half of the heads have queries equal to their keys and so begin by
-// attending to earlier places of the token itself, from which recall is learnt in far fewer steps (mimetic initialization,
-// Trockman and Kolter 2023).
+// attending to earlier places of the token itself (after the mimetic initialization of Trockman and Kolter 2023; docs/training.md says what
+// it was seen to do).
 Params<Tensor> initial_params(const ModelConfig& config, uint64_t seed);
 // Error: names the tensor that is missing or misshaped, expected and found.
 Params<Tensor> load_params(const ModelConfig& config, const Checkpoint& checkpoint);

@@ -281,11 +281,4 @@ std::optional<Item> draw_question_about(Dice& dice, const World& world, const st
   return Drawing(dice, unanswerable ? world : known, draw_composition(dice, type, held_out)).item_about(told, unanswerable);
 }
 
-std::vector<Fact> draw_facts(Dice& dice, const World& world, size_t count) {
-  std::vector<Fact> facts = world.facts;
-  dice.shuffle(facts);
-  facts.resize(std::min(facts.size(), count));
-  return facts;
-}
-
 }  // namespace hadal::world

@@ -64,7 +64,4 @@ std::optional<Item> draw_question(Dice& dice, const World& world, Type type, boo
 // A further question about a document of facts of this world; empty where it has none. Unanswerable: it does not tell what it takes.
 std::optional<Item> draw_question_about(Dice& dice, const World& world, const std::vector<Fact>& told, Type type, bool held_out);
 
-// Some facts of the world in any order: a document that nothing is asked about.
-std::vector<Fact> draw_facts(Dice& dice, const World& world, size_t count);
-
 }  // namespace hadal::world
