@@ -75,6 +75,7 @@ bool LineEditor::interactive() const { return state_->editor != nullptr; }
 
 LineEditor::Event LineEditor::read(std::string& line) {
   State& s = *state_;
+  flush_output();
   line.clear();
   s.continues = false;
   for (;;) {

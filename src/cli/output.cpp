@@ -23,9 +23,7 @@ void on_interrupt(int) {
   if (interrupts > 1) std::signal(SIGINT, SIG_DFL);
 }
 
-void expect_written(bool written) {
-  if (!written) throw Error("cannot write to standard output: {}", std::strerror(errno));
-}
+std::string unwritten;  // to standard output
 
 // Bytes of the well-formed UTF-8 character at the start of `text`, 0 when there is none.
 size_t character_length(std::string_view text) {
@@ -59,10 +57,24 @@ Style style_for(int file) {
 }  // namespace
 
 void put(std::string_view text) {
-  if (text.empty()) return;  // its address may be null, which fwrite may not be given
-  expect_written(std::fwrite(text.data(), 1, text.size(), stdout) == text.size());
+  static constexpr size_t enough = size_t(1) << 16;
+  static const bool seen = ::isatty(STDOUT_FILENO);
+  unwritten += text;
+  if (unwritten.size() >= enough || (seen && text.find('\n') != text.npos)) flush_output();
 }
-void flush_output() { expect_written(std::fflush(stdout) == 0 && std::ferror(stdout) == 0); }
+void flush_output() {
+  std::string_view left = unwritten;
+  while (!left.empty()) {
+    const ssize_t count = ::write(STDOUT_FILENO, left.data(), left.size());
+    if (count < 0 && errno == EINTR) continue;  // Ctrl-C: stdio would lose what it holds
+    if (count < 0) {
+      unwritten.clear();
+      throw Error("cannot write to standard output: {}", std::strerror(errno));
+    }
+    left.remove_prefix(size_t(count));
+  }
+  unwritten.clear();
+}
 
 void note(std::string_view text) {
   flush_output();

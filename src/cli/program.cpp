@@ -17,6 +17,7 @@
 
 #include "cli/help.h"
 #include "cli/output.h"
+#include "core/error.h"
 #include "plan/machine.h"
 
 namespace hadal {
@@ -24,7 +25,11 @@ namespace {
 
 int fail(const Program& program, int code, const std::string& message) {
   // Standard output first, so that the two do not change places where both go to one file.
-  std::fflush(stdout);
+  try {
+    flush_output();
+  } catch (const Error&) {
+    // `message` is what is wrong
+  }
   fmt::print(stderr, "{}: error: {}\n", program.name, message);
   return code;
 }
@@ -72,6 +77,7 @@ int run_commands(const Program& program, int argc, char** argv) {
     return interrupted() ? 130 : 0;
   } catch (const CLI::CallForVersion& version) {
     put(std::string(version.what()) + "\n");
+    flush_output();
     return 0;
   } catch (const CLI::Success& help) {
     return app.exit(help);
