@@ -62,7 +62,7 @@ struct Server {
   static ServiceOptions options() {
     ServiceOptions options;
     options.name = "tiny";
-    options.gate.reply_seconds = 0.004;
+    options.gate.reply_seconds = 0.001;
     return options;
   }
 };
