@@ -1,6 +1,6 @@
 #include "data/recall.h"
 
-#include <charconv>
+#include <sstream>
 
 #include "core/error.h"
 #include "core/random.h"
@@ -9,24 +9,28 @@
 namespace hadal {
 namespace {
 
-constexpr int64_t payload = 8, longest = int64_t(1) << 20;
+constexpr int64_t longest = int64_t(1) << 20;
 
 class Recall : public Source {
  public:
-  explicit Recall(const SourceConfig& config) : seed_(config.seed), test_(config.split != "train") {
+  explicit Recall(const SourceConfig& config) : seed_(config.seed), test_(config.split != "train"), questions_(config.questions) {
     if (config.types.size() != 1) throw Error("recall: expected one type, \"LETTERS DISTANCE\", found {}", config.types.size());
-    const std::string& type = config.types[0];
-    const char* end = type.data() + type.size();
-    const auto [space, first] = std::from_chars(type.data(), end, letters_);
-    const auto [rest, second] =
-        space < end ? std::from_chars(space + 1, end, distance_) : std::from_chars_result{end, std::errc::invalid_argument};
-    if (first != std::errc() || second != std::errc() || rest != end || letters_ < 1 || letters_ > 26 ||
-        distance_ < letters_ * (payload + 1) || distance_ > longest)
-      throw Error("recall: expected a type \"LETTERS DISTANCE\", 1 to 26 letters and a distance from {} a letter to {}, found \"{}\"",
-                  payload + 1, longest, type);
+    std::vector<int64_t> numbers;
+    std::istringstream in(config.types[0]);
+    for (int64_t number = 0; in >> number;) numbers.push_back(number);
+    if (!in.eof() || numbers.size() < 2 || numbers.size() > 3) refuse(config.types[0]);
+    letters_ = numbers[0], distance_ = numbers[1];
+    if (numbers.size() == 3) digits_ = numbers[2];
+    if (letters_ < 1 || letters_ > 26 || digits_ < 1 || distance_ > longest || digits_ >= distance_ / letters_) refuse(config.types[0]);
+    if (questions_ < 1 || questions_ > letters_)
+      throw Error("recall: questions: expected at most one for each of {} letters, found {}", letters_, questions_);
   }
   int64_t size() const override { return int64_t(1) << 40; }
-  uint64_t hash() const override { return mix_bits(mix_bits(seed_ + 2 * uint64_t(distance_) + test_) ^ uint64_t(letters_)); }
+  uint64_t hash() const override {
+    uint64_t hash = mix_bits(seed_ + test_);
+    for (const int64_t part : {letters_, distance_, digits_, questions_}) hash = mix_bits(hash ^ uint64_t(part));
+    return hash;
+  }
 
   Example at(int64_t index) const override {
     world::Dice dice(mix_bits(mix_bits(seed_ * 2 + test_) ^ mix_bits(uint64_t(index))));
@@ -35,24 +39,35 @@ class Recall : public Source {
     std::vector<char> letters;
     for (char c = 'a'; c <= 'z'; ++c) letters.push_back(c);
     dice.shuffle(letters);
-    // The first letter is the one asked for, and the text begins with it; the others stand in equal parts of the rest.
-    const int64_t part = letters_ == 1 ? 0 : (distance_ - payload - 1) / (letters_ - 1);
-    text[0] = letters[0];
-    for (int64_t i = 1; i < letters_; ++i)
-      text[size_t(payload + 1 + (i - 1) * part + dice.below(size_t(part - payload)))] = letters[size_t(i)];
+    // The first letter is the one asked for first, and the text begins with it; the others stand in equal parts of the rest.
+    const int64_t part = letters_ == 1 ? 0 : (distance_ - digits_ - 1) / (letters_ - 1);
+    std::vector<Turn> turns;
+    for (int64_t i = 0; i < letters_; ++i) {
+      const int64_t place = i == 0 ? 0 : digits_ + 1 + (i - 1) * part + int64_t(dice.below(size_t(part - digits_)));
+      text[size_t(place)] = letters[size_t(i)];
+      turns.push_back({std::string(1, letters[size_t(i)]), text.substr(size_t(place + 1), size_t(digits_))});
+    }
     Example example;
-    example.answer = text.substr(1, payload);
+    example.question = turns[0].question, example.answer = turns[0].answer;
+    std::vector<Turn> others(turns.begin() + 1, turns.end());
+    if (questions_ > 1) dice.shuffle(others);
+    example.more.assign(others.begin(), others.begin() + (questions_ - 1));
     example.text = std::move(text);
-    example.question = std::string(1, letters[0]);
     example.type = fmt::format("{} {}", letters_, distance_);
     return example;
   }
 
  private:
+  [[noreturn]] static void refuse(const std::string& type) {
+    throw Error(
+        "recall: expected a type \"LETTERS DISTANCE\" or \"LETTERS DISTANCE DIGITS\", 1 to 26 letters and more than a letter and "
+        "its digits (8) for each, at most {}, found \"{}\"",
+        longest, type);
+  }
   static char digit(world::Dice& dice) { return char('0' + dice.below(10)); }
   uint64_t seed_;
   bool test_;
-  int64_t letters_ = 0, distance_ = 0;
+  int64_t letters_ = 0, distance_ = 0, digits_ = 8, questions_;
 };
 
 }  // namespace

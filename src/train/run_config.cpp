@@ -136,6 +136,7 @@ DataConfig read_data(Table& t) {
   data.rows = t.count("rows", 1, 1);
   data.tokens = t.count("tokens", 0, 0);
   data.whole_rows = t.flag("whole_rows", false);
+  data.prompt_weight = t.number("prompt_weight", 0, 0, 1);
   return data;
 }
 

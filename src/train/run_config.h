@@ -15,9 +15,10 @@ namespace hadal::train {
 
 struct DataConfig {  // one [[data]]: what some rows of every batch are made of
   SourceConfig source;
-  int64_t rows = 0;         // of each batch
-  int64_t tokens = 0;       // of the source that are used; 0: all
-  bool whole_rows = false;  // no question is cut in two by the end of a row
+  int64_t rows = 0;          // of each batch
+  int64_t tokens = 0;        // of the source that are used; 0: all
+  bool whole_rows = false;   // no question is cut in two by the end of a row
+  double prompt_weight = 0;  // in the loss, of tokens of documents and questions, beside 1 of the answers
 };
 
 struct OptimizerConfig {

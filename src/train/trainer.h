@@ -38,8 +38,13 @@ class Feed {  // rows of every batch out of several sources
   int64_t rows() const { return rows_; }
 
  private:
-  std::vector<TokenStream> streams_;
+  struct Part {
+    TokenStream stream;
+    double prompt_weight;
+  };
+  std::vector<Part> parts_;
   int64_t length_, segments_, rows_ = 0;
+  int32_t end_token_;
 };
 
 class Trainer {

@@ -44,8 +44,29 @@ TEST(Recall, IsAFunctionOfItsNumber) {
   EXPECT_NE(open({"2 50"})->hash(), open({"2 51"})->hash());
 }
 
+TEST(Recall, AsksForSeveralLetters) {
+  SourceConfig config;
+  config.kind = "recall";
+  config.types = {"5 200 3"};
+  config.questions = 4;
+  const auto source = open_source(config);
+  for (int64_t i = 0; i < 200; ++i) {
+    const Example e = source->at(i);
+    std::set<std::string> asked{e.question};
+    EXPECT_EQ(e.text.substr(0, 4), e.question + e.answer);
+    ASSERT_EQ(e.more.size(), 3u);
+    for (const Turn& turn : e.more) {
+      EXPECT_TRUE(asked.insert(turn.question).second) << "asked for twice";
+      ASSERT_NE(e.text.find(turn.question), std::string::npos);
+      EXPECT_EQ(e.text.substr(e.text.find(turn.question) + 1, 3), turn.answer);
+    }
+  }
+  config.questions = 6;
+  EXPECT_THAT(test::error_of([&] { open_source(config); }), testing::HasSubstr("5 letters"));
+}
+
 TEST(Recall, SaysWhatItExpects) {
-  for (const std::string wrong : {"", "3", "0 50", "27 900", "2 10", "2 50 1", "two 50"})
+  for (const std::string wrong : {"", "3", "0 50", "27 900", "2 10", "2 50 0", "2 50 25", "2 50 1 1", "two 50"})
     EXPECT_THAT(test::error_of([&] { open({wrong}); }), testing::HasSubstr("LETTERS DISTANCE")) << wrong;
   EXPECT_THAT(test::error_of([] { open({}); }), testing::HasSubstr("expected one type"));
 }

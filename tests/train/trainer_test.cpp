@@ -61,6 +61,20 @@ std::vector<Tensor> tensors(const Trainer& trainer, const TrainConfig& config) {
   return all;
 }
 
+TEST_F(TrainerTest, PromptsWeighWhatTheFileSays) {
+  TrainConfig c = config("weights", "[batch]\nlength = 256\n[schedule]\nsteps = 1\n");
+  c.data[0].whole_rows = true;
+  const Encoder encoder(c.tokenizer);
+  const Examples answers = Feed(c.data, c, encoder, {}, {}).read(0, 0, 4);
+  c.data[0].prompt_weight = 0.25;
+  const Examples all = Feed(c.data, c, encoder, {}, {}).read(0, 0, 4);
+  const Tensor counts = answers.weights > 0, filler = (all.tokens == encoder.end_token()) & (all.targets == encoder.end_token());
+  EXPECT_GT(filler.sum().item<int64_t>(), 0);
+  EXPECT_TRUE(all.weights.masked_select(counts).eq(1).all().item<bool>());
+  EXPECT_TRUE(all.weights.masked_select(filler).eq(0).all().item<bool>());
+  EXPECT_TRUE(all.weights.masked_select(~counts & ~filler).eq(0.25).all().item<bool>());
+}
+
 TEST_F(TrainerTest, LearnsAndItsModelRunsInTheEngine) {
   const TrainConfig c =
       config("learns", "[batch]\nlength = 64\nmicro_rows = 2\n[schedule]\nsteps = 40\nwarmup = 5\n[save]\ntype = 'f32'\n");
