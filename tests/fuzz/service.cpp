@@ -57,7 +57,8 @@ class Client : public HttpReply {
 struct Server {
   ModelSource source{HADAL_SOURCE "/tests/golden/llama/model"};
   Model model = load_model(source.config(), source.checkpoint());
-  Service service{options(), source.tokenizer(), ChatTemplate::parse(chat, "chat"), model, {}, [](const std::string&) { std::abort(); }};
+  Service service{options(), source.tokenizer(),  ChatTemplate::parse(chat, "chat"),
+                  model,     {.cache_rows = 128}, [](const std::string&) { std::abort(); }};
 
   static ServiceOptions options() {
     ServiceOptions options;
