@@ -70,7 +70,7 @@ every = 100000
 type = "f32"
 """
 # Texts of so many tokens, a batch of so many rows, and what is left of a row behind the text: 26 questions and answers.
-NEAR = {"distance": 880, "length": 1280, "rows": 16, "micro_rows": 16, "rate": 3e-3, "muon_rate": 0.02}
+NEAR = {"distance": 1000, "length": 1280, "rows": 16, "micro_rows": 16, "rate": 1e-3, "muon_rate": 0.01}
 LONG = {"distance": FAR, "length": 10_752, "rows": 2, "micro_rows": 1, "rate": 1e-3, "muon_rate": 0.005}
 
 

@@ -11,6 +11,12 @@ namespace hadal::train {
 namespace {
 
 constexpr int64_t logits_at_once = int64_t(1) << 22;
+constexpr int64_t rows_together = 64;  // products of any number of rows would each be compiled anew
+
+Tensor padded(const Tensor& rows) {
+  const int64_t missing = (rows_together - rows.size(0) % rows_together) % rows_together;
+  return missing == 0 ? rows : at::constant_pad_nd(rows, {0, 0, 0, missing});
+}
 
 struct ChunkedLoss : torch::autograd::Function<ChunkedLoss> {
   static Tensor forward(ops::Context* context, const Tensor& x, const Tensor& head, int64_t chunk, const LossOfLogits& loss,
@@ -21,12 +27,12 @@ struct ChunkedLoss : torch::autograd::Function<ChunkedLoss> {
     double sum = 0;
     for (int64_t first = 0; first < x.size(0); first += chunk) {
       const int64_t end = std::min(x.size(0), first + chunk);
-      const Tensor rows = all.slice(0, first, end);
-      Tensor logits = at::linear(rows, head);
+      const Tensor rows = padded(all.slice(0, first, end));
+      Tensor logits = at::linear(rows, head).slice(0, 0, end - first);
       sum += loss(logits, first);
       if (!wants_gradient) continue;
-      const Tensor gradient = logits.to(head.scalar_type());
-      dx.slice(0, first, end).copy_(gradient.matmul(head));
+      const Tensor gradient = padded(logits.to(head.scalar_type()));
+      dx.slice(0, first, end).copy_(gradient.matmul(head).slice(0, 0, end - first));
       dhead += gradient.t().matmul(rows);
     }
     if (wants_gradient) context->save_for_backward({dx, dhead.to(head.scalar_type())});

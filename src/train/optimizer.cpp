@@ -18,7 +18,8 @@ std::vector<Tensor> gradients(const std::vector<Tensor>& params) {
 
 }  // namespace
 
-Optimizer::Optimizer(std::vector<NamedTensor> params, const OptimizerConfig& config) : config_(config) {
+Optimizer::Optimizer(std::vector<NamedTensor> params, const OptimizerConfig& config, torch::ScalarType products)
+    : config_(config), products_(products) {
   decayed_.decay = config.decay;
   for (NamedTensor& p : params) {
     if (!p.tensor.requires_grad()) continue;
@@ -68,7 +69,7 @@ void Optimizer::step_muon(double rate) {
       m->average.mul_(config_.muon_momentum).add_(m->param.grad());
       directions.push_back(m->param.grad() + m->average * config_.muon_momentum);
     }
-    const Tensor updates = orthogonal(torch::stack(directions));
+    const Tensor updates = orthogonal(torch::stack(directions), products_);
     const double scale = std::sqrt(std::max(1., double(shape[0]) / double(shape[1])));
     for (size_t i = 0; i < group.size(); ++i) group[i]->param.mul_(1 - rate * config_.decay).add_(updates[int64_t(i)], -rate * scale);
   }
@@ -101,15 +102,15 @@ void clip_gradients(const std::vector<Tensor>& params, double norm, double most)
   if (most > 0 && norm > most && std::isfinite(norm)) at::_foreach_mul_(gradients(params), most / norm);
 }
 
-Tensor orthogonal(const Tensor& x) {
+Tensor orthogonal(const Tensor& x, torch::ScalarType products) {
   const bool tall = x.size(-2) > x.size(-1);
   Tensor y = (tall ? x.mT() : x).to(torch::kFloat);
-  y = y / (y.norm(2, {-2, -1}, true) + 1e-7);
+  y = (y / (y.norm(2, {-2, -1}, true) + 1e-7)).to(products);
   for (int step = 0; step < 5; ++step) {
     const Tensor a = y.matmul(y.mT());
     y = 3.4445 * y + (-4.7750 * a + 2.0315 * a.matmul(a)).matmul(y);
   }
-  return tall ? y.mT() : y;
+  return (tall ? y.mT() : y).to(torch::kFloat);
 }
 
 }  // namespace hadal::train

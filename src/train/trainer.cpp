@@ -79,7 +79,7 @@ Trainer::Trainer(const TrainConfig& config, Objective objective, const RunHooks&
   if (rows % config_.micro_rows != 0) throw Error("{} rows of a batch: expected a multiple of micro_rows, {}", rows, config_.micro_rows);
   if (!config.evaluation.empty()) evaluation_ = std::make_unique<Feed>(config.evaluation, config, encoder_, ranks_, hooks);
   if (ranks_.divide_experts()) keep_own_experts(config.model, params_, ranks_);
-  optimizer_ = std::make_unique<Optimizer>(learning(), config.optimizer);
+  optimizer_ = std::make_unique<Optimizer>(learning(), config.optimizer, type());
   if (config.ema > 0) average_ = copy(config.model, params_);
   if (config.model.moe.experts > 0) {
     const auto sum = [this](Tensor& t) {
@@ -205,7 +205,8 @@ bool Trainer::leapt(double loss) const {
   const double middle = median(state_.losses);
   std::vector<double> distances;
   for (const double each : state_.losses) distances.push_back(std::abs(each - middle));
-  return loss > middle + std::max(12 * 1.4826 * median(distances), 0.5 * middle);  // a batch of few tokens may be far off and harmless
+  // A batch of few tokens may be far off and harmless, and so may a hard question where nearly all are known.
+  return loss > middle + std::max({12 * 1.4826 * median(distances), 0.5 * middle, 0.1});
 }
 
 // To the newest state; the batches since then are left out.

@@ -73,8 +73,39 @@ Params<Tensor> random_params(const ModelConfig& config, uint64_t seed) {
 
 namespace {
 
-// [heads, rows of a head, dim], views of the weights.
-Tensor heads_of(const Tensor& weight, int64_t heads) { return weight.view({heads, -1, weight.size(1)}); }
+constexpr double constant = 0.25;                       // the first number of every embedding, by which heads know no token from another
+constexpr double nearby_low = 0.02, nearby_high = 0.2;  // radians per position of the pairs that tell near from far: some ten tokens
+constexpr double nearby_logit = 8, nearby_gain = 5;
+
+Tensor heads_of(const Tensor& weight, int64_t heads) { return weight.view({heads, -1, weight.size(1)}); }  // [heads, rows, dim]
+
+// A head whose queries and keys are nearly the same for every token sees the nearest ones best. turned: rows that are rotated.
+void look_nearby(const ModelConfig& config, const Tensor& q, const Tensor& k, const Tensor& turned_q, const Tensor& turned_k) {
+  const std::vector<float> frequencies = rope_frequencies(config);
+  std::vector<int64_t> rows;
+  for (int64_t i = 0; i < std::ssize(frequencies); ++i)
+    if (frequencies[size_t(i)] >= nearby_low && frequencies[size_t(i)] <= nearby_high)
+      rows.push_back(config.rope.layout == RopeLayout::halves ? i : 2 * i);
+  if (rows.empty()) return;
+  q.mul_(0.2), k.mul_(0.2);
+  const double normed = constant * std::sqrt(double(config.dim) / (1 + constant * constant));
+  const double value = std::sqrt(nearby_logit / (double(rows.size()) * config.attention_scale)) / normed;
+  for (const int64_t row : rows) turned_q[row][0] = value, turned_k[row][0] = value;
+}
+
+void look_nearby(const ModelConfig& config, const Gqa<Tensor>& attention) {
+  const Tensor q = heads_of(attention.q, config.heads)[0], k = heads_of(attention.k, config.kv_heads)[0];
+  look_nearby(config, q, k, q, k);
+  attention.o.narrow(1, 0, attention.o.size(1) / config.heads).mul_(nearby_gain);
+}
+
+void look_nearby(const ModelConfig& config, const Mla<Tensor>& attention) {
+  if (config.q_rank > 0) return;
+  const Tensor q = heads_of(attention.q, config.heads)[0], k = heads_of(attention.kv_up, config.heads)[0].narrow(0, 0, config.nope_dim);
+  const Tensor turned_k = attention.kv_down.narrow(0, config.kv_rank, config.rope_dim);
+  look_nearby(config, q, k, q.narrow(0, config.nope_dim, config.rope_dim), turned_k);
+  attention.o.narrow(1, 0, attention.o.size(1) / config.heads).mul_(nearby_gain);
+}
 
 void look_for_own_token(const ModelConfig& config, const Gqa<Tensor>& attention) {
   const Tensor q = heads_of(attention.q, config.heads), k = heads_of(attention.k, config.kv_heads);
@@ -95,8 +126,13 @@ void look_for_own_token(const ModelConfig& config, const Mla<Tensor>& attention)
 Params<Tensor> initial_params(const ModelConfig& config, uint64_t seed) {
   const torch::NoGradGuard no_grad;
   Params<Tensor> params = random_params(config, seed);
-  for (size_t layer = params.blocks.size() / 2; layer < params.blocks.size(); ++layer)
-    std::visit([&](const auto& attention) { look_for_own_token(config, attention); }, params.blocks[layer].attn);
+  params.embed.select(1, 0).fill_(constant);
+  for (size_t layer = 0; layer < params.blocks.size(); ++layer)
+    std::visit(
+        [&](const auto& attention) {
+          layer < params.blocks.size() / 2 ? look_nearby(config, attention) : look_for_own_token(config, attention);
+        },
+        params.blocks[layer].attn);
   return params;
 }
 

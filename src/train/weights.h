@@ -25,9 +25,10 @@ inline bool is_expert(const std::string& name) { return name.find(expert_mark) !
 // Matrices are normal with deviation 1 / sqrt(columns), those that write to the residual stream divided by sqrt(2 layers); norms 1, biases
 // 0.
 Params<Tensor> random_params(const ModelConfig& config, uint64_t seed);
-// The same for a training that begins: in the upper half of the layers, half of the heads have queries equal to their keys and so begin by
-// attending to earlier places of the token itself (after the mimetic initialization of Trockman and Kolter 2023; docs/training.md says what
-// it was seen to do).
+// The same for a training that begins with two habits from which binding names to values is learnt sooner (docs/training.md says how much;
+// after the mimetic initialization of Trockman and Kolter 2023, and the circuits of Olsson et al. 2022). Lower half of the layers: the
+// first head sees the nearest tokens best, whatever they are. Upper half: half of the heads have queries equal to their keys, and see
+// earlier places of their own token.
 Params<Tensor> initial_params(const ModelConfig& config, uint64_t seed);
 // Error: names the tensor that is missing or misshaped, expected and found.
 Params<Tensor> load_params(const ModelConfig& config, const Checkpoint& checkpoint);

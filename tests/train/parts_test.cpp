@@ -10,6 +10,7 @@
 #include "train/parts.h"
 #include "train/schedule.h"
 #include "train/state.h"
+#include "train/weights.h"
 
 namespace hadal::train {
 namespace {
@@ -24,9 +25,43 @@ ModelConfig small_llama() {
 
 double difference(const Tensor& a, const Tensor& b) { return (a - b).abs().max().item<double>(); }
 
+// Queries and keys of the first layer's first head, what of them is rotated.
+std::pair<Tensor, Tensor> turned_rows(const ModelConfig& config, const Params<Tensor>& params) {
+  if (const auto* gqa = std::get_if<Gqa<Tensor>>(&params.blocks[0].attn)) {
+    const int64_t width = gqa->q.size(0) / config.heads;
+    return {gqa->q.narrow(0, 0, width), gqa->k.narrow(0, 0, width)};
+  }
+  const auto& mla = std::get<Mla<Tensor>>(params.blocks[0].attn);
+  return {mla.q.narrow(0, config.nope_dim, config.rope_dim), mla.kv_down.narrow(0, config.kv_rank, config.rope_dim)};
+}
+
+TEST(InitialParams, TheFirstHeadOfALowerLayerSeesTheNearestTokensBest) {
+  const std::string common =
+      R"("vocab_size": 50, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+                                "max_position_embeddings": 64, "rms_norm_eps": 1e-6, "tie_word_embeddings": true})";
+  for (const std::string kind :
+       {R"({"model_type": "llama", "num_key_value_heads": 1,)",
+        R"({"model_type": "deepseek_v3", "q_lora_rank": null, "kv_lora_rank": 32, "qk_nope_head_dim": 16, "qk_rope_head_dim": 16,
+                                     "v_head_dim": 32, "n_routed_experts": 0, "num_nextn_predict_layers": 0,)"}) {
+    const ModelConfig config = parse_config(kind + common, "", "test");
+    const Params<Tensor> params = initial_params(config, 1);
+    const std::vector<float> f = rope_frequencies(config);
+    const Tensor angle = torch::arange(64).unsqueeze(1) * torch::tensor(std::vector<double>(f.begin(), f.end()), torch::kFloat);
+    const Rope rope{angle.cos(), angle.sin(), config.rope.layout == RopeLayout::pairs};
+    const Tensor h =
+        rms_norm(params.embed.index_select(0, torch::randint(50, {64}, torch::kLong)), params.blocks[0].attn_norm, 1e-6, Path::algebra);
+    const auto [q_rows, k_rows] = turned_rows(config, params);
+    const auto turned = [&](const Tensor& w) { return rotate(project(h, w).view({1, 64, 1, -1}), rope, Path::algebra).view({64, -1}); };
+    const Tensor scores = turned(q_rows).matmul(turned(k_rows).t()) * config.attention_scale;
+    const auto apart = [&](int64_t positions) { return scores.diagonal(-positions).mean().item<double>(); };
+    EXPECT_GT(apart(1), apart(8)) << kind;
+    EXPECT_GT(apart(1), (apart(24) + apart(32) + apart(40)) / 3 + 4) << kind;
+  }
+}
+
 TEST(NextTokenLoss, EqualsCrossEntropyAndItsGradient) {
   const ModelConfig config = small_llama();
-  const Tensor targets = torch::randint(50, {3, 7}, torch::kLong), weights = torch::rand({3, 7});
+  const Tensor targets = torch::randint(50, {3, 7}, torch::kLong), weights = torch::rand({3, 7}) * (torch::rand({3, 7}) > 0.4);
   std::vector<std::vector<Tensor>> gradients;
   std::vector<double> losses;
   for (const bool plain : {true, false}) {
@@ -53,7 +88,7 @@ TEST(Optimizer, AdamWEqualsTorchs) {
   Params<Tensor> ours = random_params(config, 5), theirs = random_params(config, 5);
   OptimizerConfig how;
   how.decay = 0;
-  Optimizer optimizer(named(config, ours), how);
+  Optimizer optimizer(named(config, ours), how, torch::kFloat);
   torch::optim::AdamW reference(
       learnt(config, theirs), torch::optim::AdamWOptions(how.learning_rate).betas({how.beta1, how.beta2}).eps(how.epsilon).weight_decay(0));
   const std::vector<Tensor> a = learnt(config, ours), b = learnt(config, theirs);
@@ -70,9 +105,12 @@ TEST(Optimizer, AdamWEqualsTorchs) {
 
 TEST(Optimizer, MuonMovesAlongOrthogonalDirections) {
   for (const std::vector<int64_t>& shape : {std::vector<int64_t>{2, 24, 8}, {2, 8, 24}, {1, 16, 16}}) {
-    const Tensor values = torch::linalg_svdvals(orthogonal(torch::randn(shape)));
+    const Tensor any = torch::randn(shape), values = torch::linalg_svdvals(orthogonal(any));
     EXPECT_GT(values.min().item<double>(), 0.3);
     EXPECT_LT(values.max().item<double>(), 1.3);
+    const Tensor rounded = torch::linalg_svdvals(orthogonal(any, torch::kBFloat16));
+    EXPECT_GT(rounded.min().item<double>(), 0.25);
+    EXPECT_LT(rounded.max().item<double>(), 1.35);
   }
   const ModelConfig config = small_llama();
   Params<Tensor> params = random_params(config, 5);
@@ -80,7 +118,7 @@ TEST(Optimizer, MuonMovesAlongOrthogonalDirections) {
   OptimizerConfig how;
   how.kind = "muon";
   how.decay = 0;
-  Optimizer optimizer(named(config, params), how);
+  Optimizer optimizer(named(config, params), how, torch::kFloat);
   const auto& mlp = std::get<Mlp<Tensor>>(params.blocks[0].ffn);
   mlp.gate.mutable_grad() = torch::randn({32, 16});
   optimizer.step(1);

@@ -77,15 +77,15 @@ TEST_F(TrainerTest, PromptsWeighWhatTheFileSays) {
 
 TEST_F(TrainerTest, LearnsAndItsModelRunsInTheEngine) {
   const TrainConfig c =
-      config("learns", "[batch]\nlength = 64\nmicro_rows = 2\n[schedule]\nsteps = 40\nwarmup = 5\n[save]\ntype = 'f32'\n");
+      config("learns", "[batch]\nlength = 64\nmicro_rows = 2\n[schedule]\nsteps = 80\nwarmup = 5\n[save]\ntype = 'f32'\n");
   std::vector<double> losses;
   Trainer trainer(c, next_token(c), {.report = [&](const StepReport& r) { losses.push_back(r.loss); }, .preparing = {}, .stop = {}});
   const RunResult result = trainer.run();
-  ASSERT_EQ(losses.size(), 40u);
+  ASSERT_EQ(losses.size(), 80u);
   EXPECT_NEAR(losses[0], std::log(320), 0.8) << "it knows nothing at first";
   EXPECT_LT(losses.back(), losses[0] - 1);
   EXPECT_TRUE(result.finished);
-  EXPECT_EQ(result.tokens, 40 * 4 * 64);
+  EXPECT_EQ(result.tokens, 80 * 4 * 64);
 
   const ModelSource source(result.model);
   const Model model = load_model(source.config(), source.checkpoint());

@@ -56,7 +56,9 @@ std::vector<std::string> answer_command(const fs::path& model, const SourceConfi
                                    out.string(),
                                    "--json",
                                    "--data-seed",
-                                   std::to_string(source.seed)};
+                                   std::to_string(source.seed),
+                                   "--facts",
+                                   std::to_string(source.facts)};
   const auto add = [&](const char* name, const std::string& value) {
     if (!value.empty()) command.insert(command.end(), {name, value});
   };
