@@ -13,12 +13,12 @@ a sketch of their keys, over test texts.
 import argparse
 import json
 import pathlib
-import subprocess
 import sys
 import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from commands import call
 from targets import ROOT, commit
 
 BLOCKS = 16
@@ -72,13 +72,6 @@ type = "f32"
 # Texts of so many tokens, a batch of so many rows, and what is left of a row behind the text: 26 questions and answers.
 NEAR = {"distance": 1000, "length": 1280, "rows": 16, "micro_rows": 16, "rate": 1e-3, "muon_rate": 0.01}
 LONG = {"distance": FAR, "length": 10_752, "rows": 2, "micro_rows": 1, "rate": 1e-3, "muon_rate": 0.005}
-
-
-def call(*command):
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(map(str, command))}\n{done.stderr}")
-    return json.loads(done.stdout)
 
 
 def train(options, folder, name, seed, model, steps, shape):

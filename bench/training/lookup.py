@@ -14,12 +14,12 @@ import csv
 import json
 import pathlib
 import random
-import subprocess
 import sys
 import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from commands import call
 from targets import ROOT, commit
 
 RECIPES = [  # optimizer, its rate for matrices, rate of the rest, prompt_weight
@@ -83,13 +83,6 @@ every = {every}
 [save]
 every = 100000
 """
-
-
-def call(*command):
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(map(str, command))}\n{done.stderr}")
-    return json.loads(done.stdout)
 
 
 def write_documents(file):

@@ -21,6 +21,7 @@ import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from commands import call
 from targets import ROOT, commit
 
 RUN = """output = "{output}"
@@ -69,13 +70,6 @@ type = "f32"
 """
 TASK = "1 64"
 SEGMENT, SEGMENTS, MEMORY, ROWS = 16, 5, 80, 128
-
-
-def call(*command):
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(map(str, command))}\n{done.stderr}")
-    return json.loads(done.stdout)
 
 
 def recall(options, folder, seed, remembers):

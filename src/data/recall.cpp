@@ -27,7 +27,7 @@ class Recall : public Source {
   }
   int64_t size() const override { return int64_t(1) << 40; }
   uint64_t hash() const override {
-    uint64_t hash = mix_bits(seed_ + test_);
+    uint64_t hash = mix_bits(seed_ * 2 + test_);
     for (const int64_t part : {letters_, distance_, digits_, questions_}) hash = mix_bits(hash ^ uint64_t(part));
     return hash;
   }

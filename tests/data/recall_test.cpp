@@ -42,6 +42,7 @@ TEST(Recall, IsAFunctionOfItsNumber) {
   EXPECT_NE(open({"2 50"})->at(7).text, open({"2 50"}, 2)->at(7).text);
   EXPECT_NE(open({"2 50"})->at(7).text, open({"2 50"}, 1, "test")->at(7).text);
   EXPECT_NE(open({"2 50"})->hash(), open({"2 51"})->hash());
+  EXPECT_NE(open({"2 50"}, 1, "test")->hash(), open({"2 50"}, 2)->hash());
 }
 
 TEST(Recall, AsksForSeveralLetters) {
