@@ -188,6 +188,9 @@ kept is accuracy over accuracy; above chance, both less that of the commonest an
   command->add_option("--data-seed", source.seed, "of a source that is made")->type_name("N")->capture_default_str();
   command->add_option("--languages", source.languages, "of world_qa: english, chinese; default: both")->delimiter(',')->type_name("LIST");
   command->add_option("--types", source.types, "of world_qa; default: all")->delimiter(',')->type_name("LIST");
+  command->add_option("--relations", source.relations, "of world_qa: city, job, born, ...; default: all")
+      ->delimiter(',')
+      ->type_name("LIST");
   command->add_option("--facts", source.facts, "of world_qa, told in a document; default: 7 to 10")
       ->type_name("N")
       ->check(CLI::NonNegativeNumber);

@@ -39,6 +39,16 @@ std::vector<Type> types_of(const SourceConfig& config) {
   return types;
 }
 
+RelationSet relations_of(const SourceConfig& config) {
+  RelationSet relations;
+  for (const std::string& name : config.relations) {
+    const auto found = std::find(relation_names.begin(), relation_names.end(), name);
+    if (found == relation_names.end()) throw Error("unknown relation \"{}\": expected one of {}", name, fmt::join(relation_names, ", "));
+    relations.set(size_t(found - relation_names.begin()));
+  }
+  return relations.any() ? relations : relations.set();
+}
+
 size_t split_number(const std::string& split) {
   constexpr std::array names = {"train", "worlds", "templates", "compositions"};
   const auto found = std::find(names.begin(), names.end(), split);
@@ -50,7 +60,7 @@ uint64_t hash_of(const SourceConfig& config) {
   uint64_t hash = hash_bytes(config.kind + " " + config.split, mix_bits(version) ^ config.seed);
   if (config.questions > 1) hash = mix_bits(hash ^ uint64_t(config.questions));
   if (config.facts > 0) hash = mix_bits(hash + uint64_t(config.facts));
-  for (const auto* list : {&config.languages, &config.types})
+  for (const auto* list : {&config.languages, &config.types, &config.relations})
     for (const std::string& name : *list) hash = hash_bytes(name, hash);
   return hash;
 }
@@ -64,7 +74,12 @@ WorldQA::WorldQA(const SourceConfig& config) : questions_(config.questions), fac
   unseen_ = split > 0;
   other_forms_ = config.split == "templates";
   held_out_ = config.split == "compositions";
+  relations_ = relations_of(config);
   types_ = types_of(config);
+  for (const Type type : types_)
+    if (!can_be_asked({type, held_out_, relations_}))
+      throw Error("world_qa: split {} has no question of type {} about {}", config.split, type_names[size_t(type)],
+                  config.relations.empty() ? "any relation" : fmt::format("{} alone", fmt::join(config.relations, ", ")));
   languages_ = languages_of(config);
   seed_ = mix_bits(mix_bits(config.seed) + split);
 }
@@ -75,7 +90,7 @@ WorldExample WorldQA::example_at(int64_t index) const {
   const Type type = dice.pick(types_);
   for (int attempt = 0; attempt < most_attempts; ++attempt) {
     const World world = draw_world(dice, unseen_);
-    std::optional<Item> item = draw_question(dice, world, type, held_out_, facts_);
+    std::optional<Item> item = draw_question(dice, world, {type, held_out_, relations_}, facts_);
     if (!item) continue;
     Example example;
     example.text = tell(language, item->facts, dice, other_forms_);
@@ -93,7 +108,7 @@ WorldExample WorldQA::example_at(int64_t index) const {
 // A short document may not have as many questions as are wanted: then there are fewer.
 void WorldQA::talk_on(WorldExample& made, const World& world, Dice& dice) const {
   for (int attempt = 0; std::ssize(made.more) + 1 < questions_ && attempt < most_attempts; ++attempt) {
-    const std::optional<Item> item = draw_question_about(dice, world, made.item.facts, dice.pick(types_), held_out_);
+    const std::optional<Item> item = draw_question_about(dice, world, made.item.facts, {dice.pick(types_), held_out_, relations_});
     if (!item) continue;
     Turn turn{ask(*made.language, item->query, dice, other_forms_), answer(*made.language, item->answer)};
     const auto is_asked = [&](const Turn& other) { return other.question == turn.question; };

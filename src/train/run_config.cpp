@@ -128,6 +128,7 @@ DataConfig read_data(Table& t) {
   source.seed = uint64_t(t.count("seed", 0, 0));
   source.languages = t.texts("languages");
   source.types = t.texts("types");
+  source.relations = t.texts("relations");
   source.questions = t.count("questions", 1, 1);
   source.facts = t.count("facts", 0, 0);
   source.text_field = t.text("text_field", source.text_field);

@@ -293,6 +293,20 @@ TEST(WorldQA, FurtherQuestionsFollowFromTheSameDocument) {
   for (int64_t i = 0; i < 1'000; ++i) ++sizes[brief.example_at(i).item.facts.size()];
   EXPECT_GT(sizes[2], 500);
   EXPECT_EQ(sizes[0] + sizes[1], 0) << "one fact alone would be the answer";
+  config.split = "worlds";
+  config.relations = {"city", "price"};
+  config.types = {"lookup", "negation"};
+  const WorldQA about(config);
+  for (int64_t i = 0; i < 1'000; ++i) {
+    const Relation asked = about.example_at(i).item.query.first;
+    EXPECT_TRUE(asked == Relation::city || asked == Relation::price);
+  }
+  EXPECT_NE(about.hash(), brief.hash());
+  config.types = {"two_hop"};
+  EXPECT_THAT(error_of([&] { (void)WorldQA(config); }), HasSubstr("split worlds has no question of type two_hop about city, price alone"));
+  config.relations = {"home"};
+  EXPECT_THAT(error_of([&] { (void)WorldQA(config); }), HasSubstr("unknown relation \"home\": expected one of city, job"));
+  config.relations = {};
   config.questions = 0;
   EXPECT_THAT(error_of([&] { (void)WorldQA(config); }), HasSubstr("questions: expected at least 1, found 0"));
 }

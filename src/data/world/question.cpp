@@ -254,14 +254,20 @@ bool can_lack_a_fact(Shape shape) {
          shape == Shape::difference || shape == Shape::age;
 }
 
-const Composition& draw_composition(Dice& dice, Type type, bool held_out) {
-  std::vector<const Composition*> fitting;
+std::vector<const Composition*> fitting(const Wanted& wanted) {
+  std::vector<const Composition*> found;
   for (const Composition& c : compositions()) {
-    const bool of_type = type == Type::unanswerable ? can_lack_a_fact(c.shape) : c.type == type;
-    if (of_type && c.held_out == held_out) fitting.push_back(&c);
+    const bool of_type = wanted.type == Type::unanswerable ? can_lack_a_fact(c.shape) : c.type == wanted.type;
+    const bool of_relations = wanted.relations[size_t(c.first)] && wanted.relations[size_t(c.second)];
+    if (of_type && of_relations && c.held_out == wanted.held_out) found.push_back(&c);
   }
-  CHECK(!fitting.empty());
-  return *dice.pick(fitting);
+  return found;
+}
+
+const Composition& draw_composition(Dice& dice, const Wanted& wanted) {
+  const std::vector<const Composition*> from = fitting(wanted);
+  CHECK(!from.empty());
+  return *dice.pick(from);
 }
 
 }  // namespace
@@ -271,14 +277,16 @@ const std::vector<Composition>& compositions() {
   return all;
 }
 
-std::optional<Item> draw_question(Dice& dice, const World& world, Type type, bool held_out, int64_t facts) {
-  return Drawing(dice, world, draw_composition(dice, type, held_out)).item(type == Type::unanswerable, facts);
+bool can_be_asked(const Wanted& wanted) { return !fitting(wanted).empty(); }
+
+std::optional<Item> draw_question(Dice& dice, const World& world, const Wanted& wanted, int64_t facts) {
+  return Drawing(dice, world, draw_composition(dice, wanted)).item(wanted.type == Type::unanswerable, facts);
 }
 
-std::optional<Item> draw_question_about(Dice& dice, const World& world, const std::vector<Fact>& told, Type type, bool held_out) {
-  const bool unanswerable = type == Type::unanswerable;
+std::optional<Item> draw_question_about(Dice& dice, const World& world, const std::vector<Fact>& told, const Wanted& wanted) {
+  const bool unanswerable = wanted.type == Type::unanswerable;
   const World known{told};
-  return Drawing(dice, unanswerable ? world : known, draw_composition(dice, type, held_out)).item_about(told, unanswerable);
+  return Drawing(dice, unanswerable ? world : known, draw_composition(dice, wanted)).item_about(told, unanswerable);
 }
 
 }  // namespace hadal::world

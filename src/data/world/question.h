@@ -57,11 +57,17 @@ struct Item {
   Answer answer;
 };
 
-// A question of this type about this world; empty where the world has none. held_out: of those compositions only, otherwise of the others.
-// facts: that the document tells, unless the question needs more; 0: 7 to 10.
-std::optional<Item> draw_question(Dice& dice, const World& world, Type type, bool held_out, int64_t facts = 0);
+struct Wanted {
+  Type type;
+  bool held_out;          // of those compositions only; otherwise of the others
+  RelationSet relations;  // of which both of a composition's are
+};
+bool can_be_asked(const Wanted& wanted);  // otherwise there is no such composition, and no question may be drawn
+
+// A question about this world; empty where the world has none. facts: that the document tells, unless the question needs more; 0: 7 to 10.
+std::optional<Item> draw_question(Dice& dice, const World& world, const Wanted& wanted, int64_t facts = 0);
 
 // A further question about a document of facts of this world; empty where it has none. Unanswerable: it does not tell what it takes.
-std::optional<Item> draw_question_about(Dice& dice, const World& world, const std::vector<Fact>& told, Type type, bool held_out);
+std::optional<Item> draw_question_about(Dice& dice, const World& world, const std::vector<Fact>& told, const Wanted& wanted);
 
 }  // namespace hadal::world

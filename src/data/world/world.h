@@ -1,7 +1,9 @@
 // A small world: people, things, containers, and what is true of them. The same facts can be told in any language.
 #pragma once
 #include <array>
+#include <bitset>
 #include <cstdint>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -29,6 +31,9 @@ class Dice {  // draws that depend on the seed alone
 enum class Kind : uint8_t { person, city, job, year, thing, container, room, price };
 enum class Relation : uint8_t { city, job, born, mother, father, teacher, owner, container, room, price };
 constexpr size_t relations = 10;
+inline constexpr std::array<std::string_view, relations> relation_names = {"city",    "job",   "born",      "mother", "father",
+                                                                           "teacher", "owner", "container", "room",   "price"};
+using RelationSet = std::bitset<relations>;
 constexpr Kind subject_kind(Relation r) {
   if (r == Relation::owner || r == Relation::container || r == Relation::price) return Kind::thing;
   return r == Relation::room ? Kind::container : Kind::person;
