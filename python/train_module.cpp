@@ -67,10 +67,9 @@ void save(const Trunk& trunk, const std::vector<Tensor>& parameters, const std::
 // loss, evaluation, tokens/s, what else happened) behind every step of the first. Returns (steps, loss, evaluation, seconds, the model's
 // folder or
 // "" where it was stopped).
-nb::tuple run(const std::string& file, const std::string& output, bool resume, int rank, int size, const nb::callable& sum,
-              const std::optional<nb::callable>& exchange, const nb::callable& stop, const nb::callable& report) {
-  train::TrainConfig config = train::read_train_config(file);
-  if (!output.empty()) config.output = output;
+nb::tuple run(const std::string& file, const std::string& output, const std::string& from, bool resume, int rank, int size,
+              const nb::callable& sum, const std::optional<nb::callable>& exchange, const nb::callable& stop, const nb::callable& report) {
+  const train::TrainConfig config = train::read_train_config(file, {output, from});
   // Borrowed: all outlive the run, which ends without Python's lock.
   train::Ranks ranks{.rank = rank, .size = size, .sum = {}};
   ranks.sum = [sum = nb::handle(sum)](std::vector<Tensor>& tensors) {
@@ -151,7 +150,7 @@ NB_MODULE(_train, m) {
            "hidden"_a, "routings"_a)
       .def("save", &save, "parameters"_a, "folder"_a, "bf16"_a, "config"_a, "source"_a.none());
 
-  m.def("run", &run, "file"_a, "output"_a, "resume"_a, "rank"_a, "size"_a, "sum"_a, "exchange"_a.none(), "stop"_a, "report"_a);
+  m.def("run", &run, "file"_a, "output"_a, "from"_a, "resume"_a, "rank"_a, "size"_a, "sum"_a, "exchange"_a.none(), "stop"_a, "report"_a);
   // config.json of a model, and its generation_config.json or an empty text.
   m.def(
       "config_texts",

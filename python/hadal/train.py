@@ -131,6 +131,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m hadal.train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", metavar="RUN.toml")
     parser.add_argument("--output", default="", help="the folder to write; default: what the file says")
+    parser.add_argument("--from", dest="model", default="", help="the model to go on from; default: what the file's [model] says")
     parser.add_argument("--resume", action="store_true", help="go on from the newest state; a restart by torchrun does")
     parser.add_argument("--expert-parallel", action="store_true", help="each program has a part of the experts, and rows travel to them")
     parser.add_argument("--losses", action="store_true", help="a JSON line for each step")
@@ -139,7 +140,7 @@ def main() -> int:
     resume = options.resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
     try:
         steps, loss, evaluation, seconds, model = _train.run(
-            options.file, options.output, resume, rank, size, sum_over_ranks,
+            options.file, options.output, options.model, resume, rank, size, sum_over_ranks,
             exchange_rows if options.expert_parallel else None, Interrupt(), Progress(options.losses),
         )  # fmt: skip
     except Error as error:

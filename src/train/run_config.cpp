@@ -161,11 +161,15 @@ ModelConfig read_model(toml::table model, const Tokenizer& tokenizer, const std:
   return parse_config(as_json(model), "", where);
 }
 
-void read_model_and_tokenizer(Table& root, const fs::path& file, TrainConfig& config) {
+void read_model_and_tokenizer(Table& root, const fs::path& file, const std::string& instead, TrainConfig& config) {
   const toml::table* model = root.whole("model");
-  if (!model) root.fail("model", "a table, [model]", "none");
   const std::string tokenizer = root.text("tokenizer", "");
-  if (const toml::node* from = model->get("from")) {
+  if (!instead.empty()) {
+    config.from = resolve_model(instead);
+    config.model = ModelSource(config.from).config();
+  } else if (!model) {
+    root.fail("model", "a table, [model], or a model to go on from (--from)", "none");
+  } else if (const toml::node* from = model->get("from")) {
     const std::optional<std::string> name = from->value<std::string>();
     if (!name || model->size() > 1) throw Error("{}: [model]: beside `from`, a path, expected no other key", file.string());
     const fs::path path = root.beside(*name);
@@ -259,15 +263,16 @@ std::vector<DataConfig> read_data_of(const fs::path& file) {
   return read_data_list(root, "data");
 }
 
-TrainConfig read_train_config(const fs::path& file) {
+TrainConfig read_train_config(const fs::path& file, const RunOverrides& overrides) {
   const toml::table parsed = parse(file);
   TrainConfig config;
   config.file = file;
   Table root(parsed, file);
   config.output = root.text("output", file.stem().string());
+  if (!overrides.output.empty()) config.output = overrides.output;
   config.seed = uint64_t(root.count("seed", 1, 0));
   config.precision = root.choice("precision", config.precision, {"bf16", "f32"});
-  read_model_and_tokenizer(root, file, config);
+  read_model_and_tokenizer(root, file, overrides.from, config);
   config.data = read_data_list(root, "data");
   if (config.data.empty()) root.fail("data", "at least one table, [[data]]", "none");
   config.evaluation = read_data_list(root, "evaluation");

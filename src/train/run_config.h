@@ -62,9 +62,14 @@ struct TrainConfig {
   int64_t rows() const;  // of a batch
 };
 
+struct RunOverrides {  // what a command says instead of the file; empty: the file decides
+  std::string output;  // folder
+  std::string from;    // a folder or name of a model, instead of all of [model]
+};
+
 // Error: names the file, the key, what was expected and what was found; unknown keys too. Relative paths are beside the file, the output
 // where the program runs.
-TrainConfig read_train_config(const std::filesystem::path& file);
+TrainConfig read_train_config(const std::filesystem::path& file, const RunOverrides& overrides = {});
 std::vector<DataConfig> read_data_of(const std::filesystem::path& file);  // its [[data]] alone: what a tokenizer is learnt from
 
 }  // namespace hadal::train

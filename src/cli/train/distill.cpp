@@ -30,10 +30,10 @@ using train::RunResult;
 using train::TrainConfig;
 
 struct Options {
-  std::string file, output, split;
+  TrainingOptions run;
+  std::string split;
   int64_t questions = 2000;
   std::optional<std::string> hard_labels;  // a run file, or empty: the same
-  bool resume = false, json = false;
 };
 
 // The first of the run's sources whose examples are questions; none: the run has only plain text.
@@ -65,6 +65,7 @@ std::vector<std::string> answer_command(const fs::path& model, const SourceConfi
   add("--path", source.path);
   add("--languages", fmt::format("{}", fmt::join(source.languages, ",")));
   add("--types", fmt::format("{}", fmt::join(source.types, ",")));
+  add("--relations", fmt::format("{}", fmt::join(source.relations, ",")));
   return command;
 }
 
@@ -113,9 +114,9 @@ RunResult run_student(const TrainConfig& config, bool resume) {
 }
 
 // A student on labels alone, as many steps; not made again where it is.
-fs::path hard_label_student(const TrainConfig& config, const std::string& file) {
-  TrainConfig hard = file.empty() ? config : train::read_train_config(file);
-  hard.output = config.output / "hard-labels";
+fs::path hard_label_student(const TrainConfig& config, const Options& options) {
+  const std::string& file = options.hard_labels->empty() ? options.run.file : *options.hard_labels;
+  const TrainConfig hard = train::read_train_config(file, {(config.output / "hard-labels").string(), options.run.overrides.from});
   if (hard.schedule.steps != config.schedule.steps)
     throw Error("{}: {} steps, expected the {} of the student with a teacher", file, hard.schedule.steps, config.schedule.steps);
   const fs::path model = hard.output / "model";
@@ -178,20 +179,18 @@ class Report {
 };
 
 void run(const Options& options) {
-  TrainConfig config = train::read_train_config(options.file);
-  if (!options.output.empty()) config.output = options.output;
+  const TrainConfig config = options.run.config();
   InterruptGuard guard;
-  const RunResult result = run_student(config, options.resume);
+  const RunResult result = run_student(config, options.run.resume);
   const std::optional<SourceConfig> source = questions_of(config);
-  if (!result.finished || !source || options.questions == 0)
-    return show_result(config, result, {"hadal distill", options.file, options.json});
-  const fs::path hard = options.hard_labels ? hard_label_student(config, *options.hard_labels) : fs::path();
+  if (!result.finished || !source || options.questions == 0) return show_result(config, result, "hadal distill", options.run);
+  const fs::path hard = options.hard_labels ? hard_label_student(config, options) : fs::path();
   Report report(config, options, *source);
   report.ask("student", result.model);
   if (!hard.empty()) report.ask("hard_labels", hard);
   const fs::path file = report.write();
-  if (options.json) return put(report.json().dump(2) + "\n");
-  show_result(config, result, {"hadal distill", options.file, false});
+  if (options.run.json) return put(report.json().dump(2) + "\n");
+  show_result(config, result, "hadal distill", options.run);
   put(report.text() + file.string() + "\n");
 }
 
@@ -206,9 +205,7 @@ void add_distill(CLI::App& app) {
 
 The file is that of `hadal train` with a table [distill] (docs/distillation.md). At the end teacher and student answer questions that training had
 not; the report tells what the student keeps, by type of question, with intervals of 95 %.)");
-  command->add_option("FILE", options->file, "the run, as TOML")->required()->check(CLI::ExistingFile);
-  command->add_option("--output", options->output, "the folder to write; default: what the file says")->type_name("FOLDER");
-  command->add_flag("--resume", options->resume, "go on from the newest state in the output");
+  add_training_options(command, options->run);
   command
       ->add_option("--hard-labels", options->hard_labels,
                    "compare with a student on labels alone, trained by this run file, or by the same")
@@ -220,7 +217,6 @@ not; the report tells what the student keeps, by type of question, with interval
       ->capture_default_str();
   command->add_option("--split", options->split, "that the questions are of; default: worlds, or test where the data are files")
       ->type_name("NAME");
-  add_json(command, options->json);
   command->callback([options] { run(*options); });
 }
 

@@ -2,9 +2,13 @@
 
 #include <fmt/format.h>
 
+#include <CLI/App.hpp>
+#include <CLI/Config.hpp>
+#include <CLI/Formatter.hpp>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "cli/options.h"
 #include "cli/output.h"
 #include "cli/progress.h"
 #include "train/curves.h"
@@ -49,16 +53,29 @@ RunResult run_shown(const train::TrainConfig& config, const std::function<RunRes
   return result;
 }
 
-void show_result(const train::TrainConfig& config, const RunResult& result, const ShownRun& run) {
-  if (run.json) {
+void add_training_options(CLI::App* command, TrainingOptions& options) {
+  command->add_option("FILE", options.file, "the run, as TOML (docs/training.md)")->required()->check(CLI::ExistingFile);
+  command->add_option("--output", options.overrides.output, "the folder to write; default: what the file says")->type_name("FOLDER");
+  command->add_option("--from", options.overrides.from, "the model to go on from; default: what the file's [model] says")
+      ->type_name("MODEL");
+  command->add_flag("--resume", options.resume, "go on from the newest state in the output");
+  add_json(command, options.json);
+}
+
+void show_result(const train::TrainConfig& config, const RunResult& result, const std::string& command, const TrainingOptions& options) {
+  if (options.json) {
     nlohmann::ordered_json json{{"steps", result.steps},         {"tokens", result.tokens},     {"loss", result.loss},
                                 {"seconds", result.seconds},     {"finished", result.finished}, {"output", config.output.string()},
                                 {"model", result.model.string()}};
     if (result.evaluation >= 0) json["evaluation"] = result.evaluation;
     return put(json.dump(2) + "\n");
   }
-  if (!result.finished)
-    return note(fmt::format("stopped behind step {}; `{} {} --resume` goes on", with_commas(result.steps), run.command, run.file));
+  if (!result.finished) {
+    std::string again = command + " " + options.file;
+    if (!options.overrides.output.empty()) again += " --output " + options.overrides.output;
+    if (!options.overrides.from.empty()) again += " --from " + options.overrides.from;
+    return note(fmt::format("stopped behind step {}; `{} --resume` goes on", with_commas(result.steps), again));
+  }
   std::string line = fmt::format("{} steps, {} tokens in {}: loss {:.4f}", with_commas(result.steps), with_commas(result.tokens),
                                  as_time(result.seconds), result.loss);
   if (result.evaluation >= 0) line += fmt::format(", evaluation {:.4f}", result.evaluation);
