@@ -1,76 +1,188 @@
 #!/usr/bin/env python3
 """A student of 1/46 of its teacher's parameters, and what it keeps: bench/results/distill.{json,md}.
 
-  bench/distill/run.py                     tokenizer, teacher, the teacher's answers, student, the same student on labels alone; runs/distill keeps them
-  bench/distill/run.py --questions 500
+  bench/distill/run.py                     teacher, its answers, three students, and three of the same on labels alone
+  bench/distill/run.py --seeds 1 --questions 500 --scale 0.1 --folder /tmp/try --out /tmp/try/distill
 
-Documents of four facts in English, questions of five types. Labelled are 5,000 questions; 100,000 more have only the teacher's answers. The report is `hadal
-distill`'s (docs/distillation.md): 5,000 questions about worlds that none of them has seen. A part that is there is not made again.
+Documents of four facts in English that are looked up, or denied ("Who does not live in Turin, Emma or Flora?"). All learn in three lessons, each from where the last
+one ended: where one of two people lives; all that a document of two facts says; four facts. The teacher has as many labels as it wants. The students have none: they
+read documents and questions, and learn what the teacher says to them. The students on labels alone have the right answers to 5,000 questions, and the same lessons,
+steps and seeds. Marked are all on questions about worlds that none of them has seen (docs/distillation.md). A part that is in the folder is not made again.
 """
 
 import argparse
 import json
 import pathlib
+import statistics
 import subprocess
 import sys
 import time
 
-HERE = pathlib.Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE.parent))
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from commands import call
 from targets import ROOT, commit
 
-RUNS = ROOT / "runs/distill"
-TAUGHT = ["--split", "train", "--data-seed", 2, "--languages", "english", "--types", "lookup,negation,two_hop,compare,count", "--facts", 4]
+SHAPE = """model_type = "llama"
+hidden_size = {width}
+intermediate_size = {inner}
+num_hidden_layers = {layers}
+num_attention_heads = {heads}
+num_key_value_heads = {groups}
+max_position_embeddings = 1024
+tie_word_embeddings = true
+"""
+TEACHER = {"width": 256, "inner": 768, "layers": 8, "heads": 8, "groups": 4}
+STUDENT = {"width": 48, "inner": 96, "layers": 5, "heads": 4, "groups": 2}
+LESSONS = {  # what is asked; tokens of a row; rows of this lesson and of the one before; steps of the teacher and of a student; documents it answers, labels
+    "first": {"types": ["lookup"], "relations": ["city"], "facts": 2, "length": 64, "rows": (64, 0), "steps": (700, 1500), "taught": 20_000, "labels": 1000},
+    "lookups": {"types": ["lookup"], "facts": 2, "length": 128, "rows": (32, 10), "steps": (1200, 4000), "taught": 40_000, "labels": 1500},
+    "documents": {"types": ["lookup", "negation"], "facts": 4, "length": 192, "rows": (24, 6), "steps": (1200, 4000), "taught": 60_000, "labels": 2500},
+}
+RUN = """tokenizer = "{tokenizer}"
+seed = {seed}
+{model}
+{data}
+[batch]
+length = {length}
+
+[optimizer]
+kind = "muon"
+learning_rate = {rate}
+muon_rate = {muon_rate}
+
+[schedule]
+shape = "trapezoid"
+steps = {steps}
+warmup = 50
+cooldown = 0.3
+floor = 0.02
+
+[save]
+every = 1000
+{distill}
+"""
 
 
-def call(*command, output=None):
-    done = subprocess.run(list(map(str, command)), cwd=ROOT, stdout=output)
-    if done.returncode != 0:
-        raise SystemExit(f"error: {' '.join(map(str, command))}")
+def asked(lesson):
+    return {key: LESSONS[lesson][key] for key in ("types", "relations", "facts") if key in LESSONS[lesson]}
 
 
-def make(folder, made, *command):
-    """Runs a training, or goes on with it."""
-    if not (folder / made).exists():
-        call(*command, *(["--resume"] if (folder / "state").exists() else []))
+class Bench:
+    def __init__(self, options):
+        self.options, self.folder, self.hadal = options, options.folder.resolve(), options.hadal.resolve()
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def source(self, rows, **keys):
+        lines = [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
+        return "\n".join(["[[data]]", *lines, f"rows = {rows}", "whole_rows = true", ""])
+
+    def worlds(self, lesson, rows, seed, tokens, questions):
+        return self.source(rows, kind="world_qa", languages=["english"], seed=seed, tokens=tokens, questions=questions, **asked(lesson))
+
+    def taught(self, lesson, rows):
+        return self.source(rows, kind="jsonl", path=str(self.answers(lesson)), split="all")
+
+    def answers(self, lesson):
+        """The teacher's, to documents without labels."""
+        file = self.folder / f"taught-{lesson}.jsonl"
+        if not file.exists():
+            what = asked(lesson)
+            lists = [part for key in ("types", "relations") if key in what for part in (f"--{key}", ",".join(what[key]))]
+            count = round(LESSONS[lesson]["taught"] * self.options.scale)
+            call(self.hadal, "answers", self.folder / "teacher/documents/model", "--split", "train", "--data-seed", 2, "--languages", "english", *lists,
+                 "--facts", what["facts"], "--questions", count, "--max-tokens", 12, "--batch", 128, "--out", file, "--json")  # fmt: skip
+        return file
+
+    def learn(self, who, shape, seed, sources, steps_of, rates, distill=""):
+        """All lessons; the last one's model. sources: of (lesson, rows)."""
+        before, model = None, None
+        for lesson, plan in LESSONS.items():
+            folder = self.folder / who / lesson
+            if not (folder / "model/config.json").exists():
+                data = sources(lesson, plan["rows"][0]) + (sources(before, plan["rows"][1]) if before else "")
+                start = "" if model else "\n[model]\n" + SHAPE.format(**shape)
+                text = RUN.format(tokenizer=self.folder / "tokenizer", seed=seed, model=start, data=data, length=plan["length"], rate=rates[0], muon_rate=rates[1],
+                                  steps=max(1, round(plan["steps"][steps_of] * self.options.scale)), distill=distill)  # fmt: skip
+                folder.mkdir(parents=True, exist_ok=True)
+                file = folder / "run.toml"
+                file.write_text(text)
+                if not (self.folder / "tokenizer").exists():
+                    subprocess.run([self.hadal, "tokenizer", file, "--vocab", "768", "--output", self.folder / "tokenizer"], check=True)
+                how = ["--from", model] if model else []
+                how += ["--resume"] if (folder / "state").exists() else []
+                command = ["distill", "--questions", 0] if distill else ["train"]
+                done = call(self.hadal, *command, file, "--output", folder, *how, "--json")
+                print(f"{who}, {lesson}: loss {done['loss']:.4f}, {done['seconds']:.0f} s", flush=True)
+            before, model = lesson, folder / "model"
+        return model
+
+    def mark(self, model, against=None):
+        out = model.parents[1] / "answers.jsonl"
+        last = asked("documents")
+        how = ["--against", against] if against else []
+        report = call(self.hadal, "answers", model, "--split", "worlds", "--languages", "english", "--types", ",".join(last["types"]), "--facts", last["facts"],
+                      "--questions", self.options.questions, "--out", out, *how, "--json")  # fmt: skip
+        return report, out
+
+    def run(self):
+        record = {"date": time.strftime("%Y-%m-%d"), "commit": commit(), "questions": self.options.questions, "seeds": []}
+        teacher = self.learn("teacher", TEACHER, 1, lambda lesson, rows: self.worlds(lesson, rows, 1, 4_000_000, 2), 0, (1e-3, 0.01))
+        record["teacher"], said = self.mark(teacher)
+        distill = f'[distill]\nteacher = "{teacher}"\nforward = 0.7\nhard = 0.3\n'
+        for seed in range(1, self.options.seeds + 1):
+            student = self.learn(f"student-{seed}", STUDENT, seed, self.taught, 1, (2e-3, 0.02), distill)
+            alone = self.learn(f"labels-{seed}", STUDENT, seed, self.labels, 1, (2e-3, 0.02))
+            record["seeds"].append({"seed": seed, "student": self.mark(student, said)[0], "labels": self.mark(alone, said)[0]})
+        models = {"teacher": teacher, "student": student}
+        record["parameters"] = {name: call(self.hadal, "info", model, "--json")["parameters"]["total"] for name, model in models.items()}
+        return record
+
+    def labels(self, lesson, rows):
+        """The right answers to a few questions."""
+        count = round(LESSONS[lesson]["labels"] * self.options.scale)
+        file = self.folder / f"labels-{lesson}.jsonl"
+        if not file.exists():
+            lines = self.answers(lesson).read_text().splitlines()[:count]
+            file.write_text("".join(json.dumps(json.loads(line) | {"answer": json.loads(line)["expected"]}, ensure_ascii=False) + "\n" for line in lines))
+        return self.source(rows, kind="jsonl", path=str(file), split="all")
 
 
 def percent(share):
     return f"{100 * share:.1f} %"
 
 
-def between(interval):
-    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
-
-
 def markdown(record):
-    sizes, student, hard = record["parameters"], record["student"]["against"], record["hard_labels"]["against"]
+    sizes = record["parameters"]
     lines = ["# Distillation", "", f"`bench/distill/run.py` on {record['date']}, commit {record['commit']}. A student of {sizes['student']:,} parameters, "
-             f"1/{sizes['teacher'] / sizes['student']:.1f} of its teacher's {sizes['teacher']:,}, on {record['questions']['count']:,} questions of unseen worlds. "
-             "Kept is accuracy over accuracy; above chance, both less what the commonest answer of each type reaches; intervals of 95 %.", ""]  # fmt: skip
-    lines += ["| type | teacher | student | kept | | above chance | | labels alone | commonest answer |", "|---|---|---|---|---|---|---|---|---|"]
-    for kept, alone in zip(student, hard):
-        lines.append(
-            f"| {kept.get('type', 'all')} | {percent(kept['teacher'])} | {percent(kept['student'])} | {percent(kept['retention'])} | {between(kept['retention_interval'])} | "
-            f"{percent(kept['corrected'])} | {between(kept['corrected_interval'])} | {percent(alone['student'])} | {percent(kept['chance'])} |"
-        )
+             f"1/{sizes['teacher'] / sizes['student']:.1f} of its teacher's {sizes['teacher']:,}, on {record['questions']:,} questions about unseen worlds. "
+             "Kept is accuracy over accuracy, with intervals of 95 %; above chance, both less what the commonest answer of each type reaches. What the rest is: `--help`.", ""]  # fmt: skip
+    lines += ["| seed | type | teacher | student | kept | | above chance | labels alone | commonest answer |", "|---|---|---|---|---|---|---|---|---|"]
+    for run in record["seeds"]:
+        for kept, alone in zip(run["student"]["against"], run["labels"]["against"]):
+            if "language" in kept and "type" not in kept:
+                continue
+            low, high = kept["retention_interval"]
+            lines.append(
+                f"| {run['seed']} | {kept.get('type', 'all')} | {percent(kept['teacher'])} | {percent(kept['student'])} | {percent(kept['retention'])} | {100 * low:.1f} to {100 * high:.1f} | "
+                f"{percent(kept['corrected'])} | {percent(alone['student'])} | {percent(kept['chance'])} |"
+            )
+    every = [(run["student"]["against"][0], run["labels"]["against"][0]) for run in record["seeds"]]
+    kept = statistics.mean(student["retention"] for student, _ in every)
+    over = statistics.mean(student["student"] - alone["student"] for student, alone in every)
+    lines += ["", f"Mean of {len(every)} seeds: {percent(kept)} kept, {100 * over:.1f} points over labels alone."]
     return "\n".join(lines) + "\n"
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--questions", type=int, default=5000)
+    parser.add_argument("--scale", type=float, default=1, help="of steps, documents and labels")
     parser.add_argument("--hadal", type=pathlib.Path, default=ROOT / "build/release/hadal")
+    parser.add_argument("--folder", type=pathlib.Path, default=ROOT / "runs/distill", help="where all of it is kept")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench/results/distill", help="without .md and .json")
     options = parser.parse_args()
-    hadal = options.hadal.resolve()
-    if not (RUNS / "tokenizer").exists():
-        call(hadal, "tokenizer", HERE / "teacher.toml", "--vocab", 768, "--output", RUNS / "tokenizer")
-    make(RUNS / "teacher", "model/config.json", hadal, "train", HERE / "teacher.toml")
-    if not (RUNS / "taught.jsonl").exists():
-        call(hadal, "answers", RUNS / "teacher/model", *TAUGHT, "--questions", 100_000, "--out", RUNS / "taught.jsonl")
-    make(RUNS / "student", "report/report.json", hadal, "distill", HERE / "student.toml", "--hard-labels", HERE / "hard.toml", "--questions", options.questions)
-    record = {"date": time.strftime("%Y-%m-%d"), "commit": commit()} | json.loads((RUNS / "student/report/report.json").read_text())
+    record = Bench(options).run()
     options.out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
     options.out.with_suffix(".md").write_text(markdown(record))
     print(markdown(record))

@@ -2,11 +2,11 @@
 """Attention to the blocks that fit best, trained: what it finds ten thousand tokens back. bench/results/blocks.{json,md}.
 
   bench/training/blocks.py                           dense, block top-k, window; three seeds
-  bench/training/blocks.py --seeds 1 --steps 200 --kinds blocks --out /tmp/try
+  bench/training/blocks.py --seeds 1 --scale 0.3 --kinds blocks --out /tmp/try
 
 Among 10,240 random digits stand 26 letters with three digits behind each. The letter that all begins with is asked for at the end: which digits followed it?
-A model of two layers learns it on texts of 1,024 tokens, then on some of 10,240, every layer under the same mask: all keys (dense), the 16 best blocks of 64
-(blocks: a quarter of 4,096 tokens, a tenth of 10,240), or as many tokens of a window (window). Marked by the engine (`hadal answers`), which chooses blocks by
+A model of two layers learns it on texts of 128 tokens, then of 1,024, then on some of 10,240, every layer under the same mask: all keys (dense), the 16 best blocks
+of 64 (blocks: a quarter of 4,096 tokens, a tenth of 10,240), or as many tokens of a window (window). Marked by the engine (`hadal answers`), which chooses blocks by
 a sketch of their keys, over test texts.
 """
 
@@ -69,17 +69,20 @@ floor = 0.02
 every = 100000
 type = "f32"
 """
-# Texts of so many tokens, a batch of so many rows, and what is left of a row behind the text: 26 questions and answers.
-NEAR = {"distance": 1000, "length": 1280, "rows": 16, "micro_rows": 16, "rate": 1e-3, "muon_rate": 0.01}
-LONG = {"distance": FAR, "length": 10_752, "rows": 2, "micro_rows": 1, "rate": 1e-3, "muon_rate": 0.005}
+# Texts of so many tokens; a batch of so many rows, each with what 26 questions and answers take behind the text.
+LESSONS = {
+    "short": {"distance": 128, "length": 384, "rows": 32, "micro_rows": 32, "rate": 1e-3, "muon_rate": 0.01, "steps": 600},
+    "near": {"distance": 1000, "length": 1280, "rows": 8, "micro_rows": 8, "rate": 1e-3, "muon_rate": 0.01, "steps": 300},
+    "far": {"distance": FAR, "length": 10_752, "rows": 2, "micro_rows": 1, "rate": 5e-4, "muon_rate": 0.005, "steps": 40},
+}
 
 
-def train(options, folder, name, seed, model, steps, shape):
+def train(options, folder, name, seed, model, lesson):
     output, file = folder / name, folder / f"{name}.toml"
-    tokens = shape["rows"] * shape["length"] * steps + shape["length"]
-    settings = shape | {"root": ROOT, "output": output, "seed": seed, "model": model, "letters": LETTERS, "digits": DIGITS, "steps": steps, "tokens": tokens}
-    file.write_text(RUN.format(**settings))
-    return call(options.train, "train", file, "--json")
+    steps = max(1, round(lesson["steps"] * options.scale))
+    settings = lesson | {"root": ROOT, "output": output, "seed": seed, "model": model, "letters": LETTERS, "digits": DIGITS, "steps": steps}
+    file.write_text(RUN.format(**settings, tokens=lesson["rows"] * lesson["length"] * steps + lesson["length"]))
+    return call(options.train, "train", file, "--json") | {"model": output / "model"}
 
 
 def recall(options, model, distance, folder):
@@ -93,20 +96,23 @@ def recall(options, model, distance, folder):
 
 
 def run(options, folder, kind, seed):
-    near = train(options, folder, f"{kind}-{seed}-near", seed, MODEL + KINDS[kind], options.steps, NEAR)
-    rows = {"kind": kind, "seed": seed, "near": recall(options, folder / f"{kind}-{seed}-near/model", NEAR["distance"], folder)}
-    far = train(options, folder, f"{kind}-{seed}-far", seed, f'from = "{folder}/{kind}-{seed}-near/model"', options.far_steps, LONG)
-    return rows | {"far": recall(options, folder / f"{kind}-{seed}-far/model", FAR, folder), "seconds": near["seconds"] + far["seconds"],
-                   "tokens": near["tokens"] + far["tokens"]}  # fmt: skip
+    row = {"kind": kind, "seed": seed, "seconds": 0, "tokens": 0}
+    model = MODEL + KINDS[kind]
+    for name, lesson in LESSONS.items():
+        done = train(options, folder, f"{kind}-{seed}-{name}", seed, model, lesson)
+        model = f'from = "{done["model"]}"'
+        row |= {name: recall(options, done["model"], lesson["distance"], folder), "seconds": row["seconds"] + done["seconds"], "tokens": row["tokens"] + done["tokens"]}
+        print(f"{kind}, seed {seed}, {name}: {row[name]}, loss {done['loss']:.4f}", file=sys.stderr, flush=True)
+    return row
 
 
 def markdown(record):
     percent = lambda share: f"{100 * share:.1f} %"  # noqa: E731
     lines = ["# Block top-k attention, trained", "", f"`bench/training/blocks.py` on {record['date']}, commit {record['commit']}. What the figures are: `--help`.", ""]
-    lines += ["| attention | seed | right at 880 | right at 10,240 | digits | training tokens | seconds |", "|---|---|---|---|---|---|---|"]
+    lines += ["| attention | seed | right at 128 | right at 1,000 | right at 10,240 | digits | training tokens | seconds |", "|---|---|---|---|---|---|---|---|"]
     for row in record["runs"]:
         lines.append(
-            f"| {row['kind']} | {row['seed']} | {percent(row['near']['exact'])} | {percent(row['far']['exact'])} | {percent(row['far']['digits'])} | "
+            f"| {row['kind']} | {row['seed']} | {percent(row['short']['exact'])} | {percent(row['near']['exact'])} | {percent(row['far']['exact'])} | {percent(row['far']['digits'])} | "
             f"{row['tokens']:,} | {row['seconds']:.0f} |"
         )
     mean = {kind: [row["far"]["exact"] for row in record["runs"] if row["kind"] == kind] for kind in KINDS}
@@ -120,8 +126,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=600, help="on texts of 1,024 tokens")
-    parser.add_argument("--far-steps", type=int, default=40, help="on texts of 10,240")
+    parser.add_argument("--scale", type=float, default=1, help="of all steps")
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--hadal", type=pathlib.Path, default=ROOT / "build/release/hadal")
     parser.add_argument("--train", type=pathlib.Path, default=ROOT / "build/release/hadal-train")
@@ -132,7 +137,6 @@ def main():
         for seed in range(1, options.seeds + 1):
             for kind in options.kinds:
                 record["runs"].append(run(options, pathlib.Path(folder), kind, seed))
-                print(record["runs"][-1], file=sys.stderr, flush=True)
                 options.out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
                 options.out.with_suffix(".md").write_text(markdown(record))
     print(markdown(record))

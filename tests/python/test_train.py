@@ -104,6 +104,18 @@ def test_the_model_runs_in_the_engine(folder):
     assert done.returncode == 0, done.stderr
 
 
+def test_a_run_goes_on_from_the_model_that_the_command_names(folder):
+    write(folder, "lesson", 5)
+    text = (folder / "lesson.toml").read_text()
+    (folder / "lesson.toml").write_text(text[: text.index("[model]")] + text[text.index("[[data]]") :])
+    done = hadal(folder, "train", "lesson.toml")
+    assert done.returncode == 1 and "--from" in done.stderr
+    done = hadal(folder, "train", "lesson.toml", "--from", "whole/model", "--output", "next")
+    assert done.returncode == 0, done.stderr
+    assert float(losses(folder / "next")[0][1]) < float(losses(folder / "whole")[5][1])
+    assert not (folder / "lesson").exists()
+
+
 def test_what_is_wrong_is_said(folder):
     write(folder, "unknown", 5, "colour = 3\n")
     done = hadal(folder, "train", "unknown.toml")

@@ -199,9 +199,9 @@ void run(const Options& options) {
 void add_distill(CLI::App& app) {
   auto options = std::make_shared<Options>();
   CLI::App* command =
-      add_command(app, "distill", "make a student that keeps a teacher's answers", R"(  hadal distill bench/distill/student.toml
-  hadal distill bench/distill/student.toml --hard-labels          beside the same student without a teacher
-  hadal distill bench/distill/student.toml --resume --questions 5000
+      add_command(app, "distill", "make a student that keeps a teacher's answers", R"(  hadal distill student.toml
+  hadal distill student.toml --hard-labels          beside the same student without a teacher
+  hadal distill student.toml --resume --questions 5000
 
 The file is that of `hadal train` with a table [distill] (docs/distillation.md). At the end teacher and student answer questions that training had
 not; the report tells what the student keeps, by type of question, with intervals of 95 %.)");
