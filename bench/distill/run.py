@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""A student of 1/46 of its teacher's parameters, and what it keeps: bench/results/distill.{json,md}.
+"""A student of at most 1/44 of its teacher's parameters, and what it keeps: bench/results/distill.{json,md}.
 
   bench/distill/run.py                     teacher, its answers, three students, and three of the same on labels alone
   bench/distill/run.py --seeds 1 --questions 500 --scale 0.1 --folder /tmp/try --out /tmp/try/distill
 
 Documents of four facts in English that are looked up, or denied ("Who does not live in Turin, Emma or Flora?"). All learn in three lessons, each from where the last
-one ended: where one of two people lives; all that a document of two facts says; four facts. The teacher has as many labels as it wants. The students have none: they
-read documents and questions, and learn what the teacher says to them. The students on labels alone have the right answers to 5,000 questions, and the same lessons,
+one ended: where one of two people lives; all that a document of two facts says; four facts. The teacher, a mixture from the last lesson on, has as many labels as it
+wants. The students have none: they read documents and questions, and learn what the teacher says to them. The students on labels alone have the right answers to 5,000 questions, and the same lessons,
 steps and seeds. Marked are all on questions about worlds that none of them has seen (docs/distillation.md). A part that is in the folder is not made again.
 """
 
@@ -22,26 +22,45 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from commands import call
 from targets import ROOT, commit
 
-SHAPE = """model_type = "llama"
-hidden_size = {width}
-intermediate_size = {inner}
-num_hidden_layers = {layers}
-num_attention_heads = {heads}
-num_key_value_heads = {groups}
+TEACHER = """model_type = "deepseek_v3"
+hidden_size = 128
+intermediate_size = 384
+num_hidden_layers = 6
+num_attention_heads = 4
+q_lora_rank = 0
+kv_lora_rank = 64
+qk_nope_head_dim = 16
+qk_rope_head_dim = 16
+v_head_dim = 32
+num_nextn_predict_layers = 0
+max_position_embeddings = 1024
+tie_word_embeddings = true
+n_routed_experts = 0
+"""
+UPCYCLED = ["--experts", 32, "--active", 4, "--expert-dim", 96, "--router", "sigmoid"]
+STUDENT = """model_type = "llama"
+hidden_size = 48
+intermediate_size = 96
+num_hidden_layers = 6
+num_attention_heads = 4
+num_key_value_heads = 2
 max_position_embeddings = 1024
 tie_word_embeddings = true
 """
-TEACHER = {"width": 256, "inner": 768, "layers": 8, "heads": 8, "groups": 4}
-STUDENT = {"width": 48, "inner": 96, "layers": 5, "heads": 4, "groups": 2}
+BALANCE = """
+[balance]
+kind = "bias"
+rate = 0.003
+"""
 LESSONS = {  # what is asked; tokens of a row; rows of this lesson and of the one before; steps of the teacher and of a student; documents it answers, labels
-    "first": {"types": ["lookup"], "relations": ["city"], "facts": 2, "length": 64, "rows": (64, 0), "steps": (700, 1500), "taught": 20_000, "labels": 1000},
+    "first": {"types": ["lookup"], "relations": ["city"], "facts": 2, "length": 64, "rows": (64, 0), "steps": (700, 1500), "taught": 16_000, "labels": 1000},
     "lookups": {"types": ["lookup"], "facts": 2, "length": 128, "rows": (32, 10), "steps": (1200, 4000), "taught": 40_000, "labels": 1500},
     "documents": {"types": ["lookup", "negation"], "facts": 4, "length": 192, "rows": (24, 6), "steps": (1200, 4000), "taught": 60_000, "labels": 2500},
 }
 RUN = """tokenizer = "{tokenizer}"
 seed = {seed}
 {model}
-{data}
+{data}{table}
 [batch]
 length = {length}
 
@@ -59,7 +78,6 @@ floor = 0.02
 
 [save]
 every = 1000
-{distill}
 """
 
 
@@ -93,16 +111,20 @@ class Bench:
                  "--facts", what["facts"], "--questions", count, "--max-tokens", 12, "--batch", 128, "--out", file, "--json")  # fmt: skip
         return file
 
-    def learn(self, who, shape, seed, sources, steps_of, rates, distill=""):
-        """All lessons; the last one's model. sources: of (lesson, rows)."""
+    def learn(self, who, shape, seed, sources, steps_of, rates, distill="", upcycled=False):
+        """All lessons; the last one's model. sources: of (lesson, rows). upcycled: a mixture before the last."""
         before, model = None, None
         for lesson, plan in LESSONS.items():
+            mixture = upcycled and lesson == "documents"
+            if mixture and not (self.folder / who / "upcycled").exists():
+                call(self.hadal, "upcycle", model, self.folder / who / "upcycled", *UPCYCLED, "--json")
+            model = self.folder / who / "upcycled" if mixture else model
             folder = self.folder / who / lesson
             if not (folder / "model/config.json").exists():
                 data = sources(lesson, plan["rows"][0]) + (sources(before, plan["rows"][1]) if before else "")
-                start = "" if model else "\n[model]\n" + SHAPE.format(**shape)
+                start = "" if model else "\n[model]\n" + shape
                 text = RUN.format(tokenizer=self.folder / "tokenizer", seed=seed, model=start, data=data, length=plan["length"], rate=rates[0], muon_rate=rates[1],
-                                  steps=max(1, round(plan["steps"][steps_of] * self.options.scale)), distill=distill)  # fmt: skip
+                                  steps=max(1, round(plan["steps"][steps_of] * self.options.scale)), table=BALANCE if mixture else distill)  # fmt: skip
                 folder.mkdir(parents=True, exist_ok=True)
                 file = folder / "run.toml"
                 file.write_text(text)
@@ -126,9 +148,9 @@ class Bench:
 
     def run(self):
         record = {"date": time.strftime("%Y-%m-%d"), "commit": commit(), "questions": self.options.questions, "seeds": []}
-        teacher = self.learn("teacher", TEACHER, 1, lambda lesson, rows: self.worlds(lesson, rows, 1, 4_000_000, 2), 0, (1e-3, 0.01))
+        teacher = self.learn("teacher", TEACHER, 1, lambda lesson, rows: self.worlds(lesson, rows, 1, 4_000_000, 2), 0, (1e-3, 0.01), upcycled=True)
         record["teacher"], said = self.mark(teacher)
-        distill = f'[distill]\nteacher = "{teacher}"\nforward = 0.7\nhard = 0.3\n'
+        distill = f'[distill]\nteacher = "{teacher}"\ncache = "teacher.logits"\nforward = 0.7\nhard = 0.3\n'
         for seed in range(1, self.options.seeds + 1):
             student = self.learn(f"student-{seed}", STUDENT, seed, self.taught, 1, (2e-3, 0.02), distill)
             alone = self.learn(f"labels-{seed}", STUDENT, seed, self.labels, 1, (2e-3, 0.02))

@@ -22,7 +22,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from commands import call
 from targets import ROOT, commit
 
-LENGTH, ROWS = 256, 16
+LENGTH, ROWS = 256, 8
 SHAPE = """model_type = "deepseek_v3"
 hidden_size = 128
 num_hidden_layers = 4
