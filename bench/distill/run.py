@@ -4,9 +4,8 @@
   bench/distill/run.py                     teacher, its answers, three students, and three of the same on labels alone
   bench/distill/run.py --seeds 1 --questions 500 --scale 0.1 --folder /tmp/try --out /tmp/try/distill
 
-Documents of four facts in English that are looked up, or denied ("Who does not live in Turin, Emma or Flora?"). All learn in three lessons, each from where the last
-one ended: where one of two people lives; all that a document of two facts says; four facts. The teacher, a mixture from the last lesson on, has as many labels as it
-wants. The students have none: they read documents and questions, and learn what the teacher says to them. The students on labels alone have the right answers to 5,000 questions, and the same lessons,
+Documents of two facts in English and what they say: ten relations, asked for in both directions. All learn in lessons, each from where the last one ended: where
+one of two people lives; then all that a document says. The teacher, which becomes a mixture in the end and goes on a little, has as many labels as it wants. The students have none: they read documents and questions, and learn what the teacher says to them. The students on labels alone have the right answers to 5,000 questions, and the same lessons,
 steps and seeds. Marked are all on questions about worlds that none of them has seen (docs/distillation.md). A part that is in the folder is not made again.
 """
 
@@ -52,11 +51,11 @@ BALANCE = """
 kind = "bias"
 rate = 0.003
 """
-LESSONS = {  # what is asked; tokens of a row; rows of this lesson and of the one before; steps of the teacher and of a student; documents it answers, labels
-    "first": {"types": ["lookup"], "relations": ["city"], "facts": 2, "length": 64, "rows": (64, 0), "steps": (700, 1500), "taught": 16_000, "labels": 1000},
-    "lookups": {"types": ["lookup"], "facts": 2, "length": 128, "rows": (32, 10), "steps": (1200, 4000), "taught": 40_000, "labels": 1500},
-    "documents": {"types": ["lookup", "negation"], "facts": 4, "length": 192, "rows": (24, 6), "steps": (1200, 4000), "taught": 60_000, "labels": 2500},
+LESSONS = {  # what is asked; tokens of a row; rows of this lesson and of the one before; steps; documents that the teacher answers; labels
+    "first": {"asked": {"types": ["lookup"], "relations": ["city"], "facts": 2}, "length": 64, "rows": (64, 0), "steps": 1000, "taught": 12_000, "labels": 1000},
+    "lookups": {"asked": {"types": ["lookup"], "facts": 2}, "length": 128, "rows": (32, 10), "steps": 2000, "taught": 24_000, "labels": 4000},
 }
+MIXTURE_STEPS = 300
 RUN = """tokenizer = "{tokenizer}"
 seed = {seed}
 {model}
@@ -81,10 +80,6 @@ every = 1000
 """
 
 
-def asked(lesson):
-    return {key: LESSONS[lesson][key] for key in ("types", "relations", "facts") if key in LESSONS[lesson]}
-
-
 class Bench:
     def __init__(self, options):
         self.options, self.folder, self.hadal = options, options.folder.resolve(), options.hadal.resolve()
@@ -94,53 +89,60 @@ class Bench:
         lines = [f"{key} = {json.dumps(value)}" for key, value in keys.items()]
         return "\n".join(["[[data]]", *lines, f"rows = {rows}", "whole_rows = true", ""])
 
-    def worlds(self, lesson, rows, seed, tokens, questions):
-        return self.source(rows, kind="world_qa", languages=["english"], seed=seed, tokens=tokens, questions=questions, **asked(lesson))
-
     def taught(self, lesson, rows):
         return self.source(rows, kind="jsonl", path=str(self.answers(lesson)), split="all")
 
     def answers(self, lesson):
         """The teacher's, to documents without labels."""
-        file = self.folder / f"taught-{lesson}.jsonl"
+        said, file = self.folder / f"said-{lesson}.jsonl", self.folder / f"taught-{lesson}.jsonl"
         if not file.exists():
-            what = asked(lesson)
+            what = LESSONS[lesson]["asked"]
             lists = [part for key in ("types", "relations") if key in what for part in (f"--{key}", ",".join(what[key]))]
             count = round(LESSONS[lesson]["taught"] * self.options.scale)
-            call(self.hadal, "answers", self.folder / "teacher/documents/model", "--split", "train", "--data-seed", 2, "--languages", "english", *lists,
-                 "--facts", what["facts"], "--questions", count, "--max-tokens", 12, "--batch", 128, "--out", file, "--json")  # fmt: skip
+            call(self.hadal, "answers", self.folder / "teacher/mixture/model", "--split", "train", "--data-seed", 2, "--languages", "english", *lists,
+                 "--facts", what["facts"], "--questions", count, "--max-tokens", 12, "--out", said, "--json")  # fmt: skip
+            file.write_text("".join(line for line in said.open() if json.loads(line)["answer"]))  # it may have said nothing
         return file
 
-    def learn(self, who, shape, seed, sources, steps_of, rates, distill="", upcycled=False):
-        """All lessons; the last one's model. sources: of (lesson, rows). upcycled: a mixture before the last."""
-        before, model = None, None
+    def train(self, folder, steps, seed, lesson, data, start, rates, table):
+        """One lesson, from a model or a shape; its model."""
+        if not (folder / "model/config.json").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            shape, how = (start, []) if isinstance(start, str) else ("", ["--from", start])
+            (folder / "run.toml").write_text(RUN.format(
+                tokenizer=self.folder / "tokenizer", seed=seed, model=shape, data=data, length=LESSONS[lesson]["length"], rate=rates[0], muon_rate=rates[1],
+                steps=max(1, round(steps * self.options.scale)), table=table))  # fmt: skip
+            how += ["--resume"] if (folder / "state").exists() else []
+            command = ["distill", "--questions", 0] if table.startswith("[distill]") else ["train"]
+            done = call(self.hadal, *command, folder / "run.toml", "--output", folder, *how, "--json")
+            print(f"{folder.parent.name}, {folder.name}: loss {done['loss']:.4f}, {done['seconds']:.0f} s", flush=True)
+        return folder / "model"
+
+    def learn(self, who, shape, seed, source, rates, table=""):
+        """All lessons; the last one's model. source: of a lesson, so many rows."""
+        before, model = None, "\n[model]\n" + shape
         for lesson, plan in LESSONS.items():
-            mixture = upcycled and lesson == "documents"
-            if mixture and not (self.folder / who / "upcycled").exists():
-                call(self.hadal, "upcycle", model, self.folder / who / "upcycled", *UPCYCLED, "--json")
-            model = self.folder / who / "upcycled" if mixture else model
-            folder = self.folder / who / lesson
-            if not (folder / "model/config.json").exists():
-                data = sources(lesson, plan["rows"][0]) + (sources(before, plan["rows"][1]) if before else "")
-                start = "" if model else "\n[model]\n" + shape
-                text = RUN.format(tokenizer=self.folder / "tokenizer", seed=seed, model=start, data=data, length=plan["length"], rate=rates[0], muon_rate=rates[1],
-                                  steps=max(1, round(plan["steps"][steps_of] * self.options.scale)), table=BALANCE if mixture else distill)  # fmt: skip
-                folder.mkdir(parents=True, exist_ok=True)
-                file = folder / "run.toml"
-                file.write_text(text)
-                if not (self.folder / "tokenizer").exists():
-                    subprocess.run([self.hadal, "tokenizer", file, "--vocab", "768", "--output", self.folder / "tokenizer"], check=True)
-                how = ["--from", model] if model else []
-                how += ["--resume"] if (folder / "state").exists() else []
-                command = ["distill", "--questions", 0] if distill else ["train"]
-                done = call(self.hadal, *command, file, "--output", folder, *how, "--json")
-                print(f"{who}, {lesson}: loss {done['loss']:.4f}, {done['seconds']:.0f} s", flush=True)
-            before, model = lesson, folder / "model"
+            data = source(lesson, plan["rows"][0]) + (source(before, plan["rows"][1]) if before else "")
+            model = self.train(self.folder / who / lesson, plan["steps"], seed, lesson, data, model, rates, table)
+            before = lesson
         return model
+
+    def teach(self):
+        def worlds(lesson, rows):
+            return self.source(rows, kind="world_qa", languages=["english"], seed=1, tokens=4_000_000, questions=2, **LESSONS[lesson]["asked"])
+
+        if not (self.folder / "tokenizer").exists():
+            file = self.folder / "tokenizer.toml"
+            file.write_text(worlds("lookups", 1))
+            subprocess.run([self.hadal, "tokenizer", file, "--vocab", "768", "--output", self.folder / "tokenizer"], check=True)
+        dense, mixture = self.learn("teacher", TEACHER, 1, worlds, (1e-3, 0.01)), self.folder / "teacher/upcycled"
+        if not mixture.exists():
+            call(self.hadal, "upcycle", dense, mixture, *UPCYCLED, "--json")
+        return self.train(self.folder / "teacher/mixture", MIXTURE_STEPS, 1, "lookups", worlds("lookups", 32) + worlds("first", 10), mixture, (5e-4, 0.005), BALANCE)
 
     def mark(self, model, against=None):
         out = model.parents[1] / "answers.jsonl"
-        last = asked("documents")
+        last = LESSONS["lookups"]["asked"]
         how = ["--against", against] if against else []
         report = call(self.hadal, "answers", model, "--split", "worlds", "--languages", "english", "--types", ",".join(last["types"]), "--facts", last["facts"],
                       "--questions", self.options.questions, "--out", out, *how, "--json")  # fmt: skip
@@ -148,12 +150,12 @@ class Bench:
 
     def run(self):
         record = {"date": time.strftime("%Y-%m-%d"), "commit": commit(), "questions": self.options.questions, "seeds": []}
-        teacher = self.learn("teacher", TEACHER, 1, lambda lesson, rows: self.worlds(lesson, rows, 1, 4_000_000, 2), 0, (1e-3, 0.01), upcycled=True)
+        teacher = self.teach()
         record["teacher"], said = self.mark(teacher)
         distill = f'[distill]\nteacher = "{teacher}"\ncache = "teacher.logits"\nforward = 0.7\nhard = 0.3\n'
         for seed in range(1, self.options.seeds + 1):
-            student = self.learn(f"student-{seed}", STUDENT, seed, self.taught, 1, (2e-3, 0.02), distill)
-            alone = self.learn(f"labels-{seed}", STUDENT, seed, self.labels, 1, (2e-3, 0.02))
+            student = self.learn(f"student-{seed}", STUDENT, seed, self.taught, (2e-3, 0.02), distill)
+            alone = self.learn(f"labels-{seed}", STUDENT, seed, self.labels, (2e-3, 0.02))
             record["seeds"].append({"seed": seed, "student": self.mark(student, said)[0], "labels": self.mark(alone, said)[0]})
         models = {"teacher": teacher, "student": student}
         record["parameters"] = {name: call(self.hadal, "info", model, "--json")["parameters"]["total"] for name, model in models.items()}
