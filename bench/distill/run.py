@@ -51,9 +51,9 @@ BALANCE = """
 kind = "bias"
 rate = 0.003
 """
-LESSONS = {  # what is asked; tokens of a row; rows of this lesson and of the one before; steps; documents that the teacher answers; labels
-    "first": {"asked": {"types": ["lookup"], "relations": ["city"], "facts": 2}, "length": 64, "rows": (64, 0), "steps": 1000, "taught": 12_000, "labels": 1000},
-    "lookups": {"asked": {"types": ["lookup"], "facts": 2}, "length": 128, "rows": (32, 10), "steps": 2000, "taught": 24_000, "labels": 4000},
+LESSONS = {  # what is asked; tokens of a row; rows of this lesson and of the one before; steps of teacher and students; documents that the teacher answers; labels
+    "first": {"asked": {"types": ["lookup"], "relations": ["city"], "facts": 2}, "length": 64, "rows": (64, 0), "steps": (1000, 3000), "taught": 12_000, "labels": 1000},
+    "lookups": {"asked": {"types": ["lookup"], "facts": 2}, "length": 128, "rows": (32, 10), "steps": (2000, 5000), "taught": 24_000, "labels": 4000},
 }
 MIXTURE_STEPS = 300
 RUN = """tokenizer = "{tokenizer}"
@@ -123,7 +123,7 @@ class Bench:
         before, model = None, "\n[model]\n" + shape
         for lesson, plan in LESSONS.items():
             data = source(lesson, plan["rows"][0]) + (source(before, plan["rows"][1]) if before else "")
-            model = self.train(self.folder / who / lesson, plan["steps"], seed, lesson, data, model, rates, table)
+            model = self.train(self.folder / who / lesson, plan["steps"][who != "teacher"], seed, lesson, data, model, rates, table)
             before = lesson
         return model
 
@@ -154,8 +154,8 @@ class Bench:
         record["teacher"], said = self.mark(teacher)
         distill = f'[distill]\nteacher = "{teacher}"\ncache = "teacher.logits"\nforward = 0.7\nhard = 0.3\n'
         for seed in range(1, self.options.seeds + 1):
-            student = self.learn(f"student-{seed}", STUDENT, seed, self.taught, (2e-3, 0.02), distill)
-            alone = self.learn(f"labels-{seed}", STUDENT, seed, self.labels, (2e-3, 0.02))
+            student = self.learn(f"student-{seed}", STUDENT, seed, self.taught, (1e-3, 0.01), distill)
+            alone = self.learn(f"labels-{seed}", STUDENT, seed, self.labels, (1e-3, 0.01))
             record["seeds"].append({"seed": seed, "student": self.mark(student, said)[0], "labels": self.mark(alone, said)[0]})
         models = {"teacher": teacher, "student": student}
         record["parameters"] = {name: call(self.hadal, "info", model, "--json")["parameters"]["total"] for name, model in models.items()}

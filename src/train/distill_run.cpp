@@ -5,6 +5,7 @@
 #include <bit>
 #include <map>
 #include <optional>
+#include <unordered_set>
 
 #include "core/error.h"
 #include "core/random.h"
@@ -176,17 +177,21 @@ class Distillation {
   void fill_cache(const fs::path& file, const CacheKey& key) {
     const Feed feed(config_.data, config_, encoder_, {}, hooks_);
     int64_t batch = 0, row = feed.rows();
+    std::unordered_set<uint64_t> known;
     Examples examples;
     if (file.has_parent_path()) fs::create_directories(file.parent_path());
     write_logit_cache(file, key, [&](CachedRow& cached) {
-      if (row == feed.rows()) {
-        if (batch == config_.schedule.steps) return false;
-        if (hooks_.stop && hooks_.stop()) throw Error("stopped");
-        examples = feed.read(batch++, 0, feed.rows());
-        row = 0;
-        if (hooks_.caching) hooks_.caching(batch, config_.schedule.steps);
+      for (;; ++row) {
+        if (row == feed.rows()) {
+          if (batch == config_.schedule.steps) return false;
+          if (hooks_.stop && hooks_.stop()) throw Error("stopped");
+          examples = feed.read(batch++, 0, feed.rows());
+          row = 0;
+          if (hooks_.caching) hooks_.caching(batch, config_.schedule.steps);
+        }
+        cached.hash = hash_of_row(examples, row);
+        if (known.insert(cached.hash).second) break;  // a later epoch's rows are not asked for again
       }
-      cached.hash = hash_of_row(examples, row);
       cached.samples = sample_row(row_of(examples, row++), cached.hash);
       return true;
     });

@@ -198,8 +198,7 @@ void run(const Options& options) {
 
 void add_distill(CLI::App& app) {
   auto options = std::make_shared<Options>();
-  CLI::App* command =
-      add_command(app, "distill", "make a student that keeps a teacher's answers", R"(  hadal distill student.toml
+  CLI::App* command = add_command(app, "distill", "make a student that keeps a teacher's answers", R"(  hadal distill student.toml
   hadal distill student.toml --hard-labels          beside the same student without a teacher
   hadal distill student.toml --resume --questions 5000
 
