@@ -53,7 +53,7 @@ rate = 0.003
 """
 LESSONS = {  # what is asked; tokens of a row; rows of this lesson and of the one before; steps of teacher and students; documents that the teacher answers; labels
     "first": {"asked": {"types": ["lookup"], "relations": ["city"], "facts": 2}, "length": 64, "rows": (64, 0), "steps": (1000, 3000), "taught": 12_000, "labels": 1000},
-    "lookups": {"asked": {"types": ["lookup"], "facts": 2}, "length": 128, "rows": (32, 10), "steps": (2000, 5000), "taught": 24_000, "labels": 4000},
+    "lookups": {"asked": {"types": ["lookup"], "facts": 2}, "length": 128, "rows": (32, 10), "steps": (2000, 5000), "taught": 60_000, "labels": 4000},
 }
 MIXTURE_STEPS = 300
 RUN = """tokenizer = "{tokenizer}"
