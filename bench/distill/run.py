@@ -146,6 +146,7 @@ class Bench:
         how = ["--against", against] if against else []
         report = call(self.hadal, "answers", model, "--split", "worlds", "--languages", "english", "--types", ",".join(last["types"]), "--facts", last["facts"],
                       "--questions", self.options.questions, "--out", out, *how, "--json")  # fmt: skip
+        del report["model"]  # a path of this machine
         return report, out
 
     def run(self):
