@@ -29,7 +29,7 @@ void add_train(CLI::App& app) {
   auto options = std::make_shared<TrainingOptions>();
   CLI::App* command = add_command(app, "train", "make a model from a run file", R"(  hadal train models/nano-v1.toml
   hadal train models/nano-v1.toml --resume
-  hadal train models/stage-2.toml --from runs/first/model --output runs/second --json
+  hadal train models/curriculum/lookups.toml --from runs/shipped/nano-v1/first/model --output runs/second --json
 
 The output holds log.csv, curves.svg, the last training states, and, at the end, the model in published layout, which every command takes.
 Ctrl-C saves and stops.)");
