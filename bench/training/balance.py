@@ -92,8 +92,8 @@ def call(*command):
     return done.stdout
 
 
-def measure(options, model, *more):
-    text = call(options.hadal, "balance", model, "world_text:worlds", "--tokens", options.tokens, "--context", 256, "--loss", "--json", *more)
+def measure(options, model, tokens, *more):
+    text = call(options.hadal, "balance", model, "world_text:worlds", "--tokens", tokens, "--context", 256, "--loss", "--json", *more)
     found = json.loads(text)
     worst = max(found["layers"], key=lambda layer: layer["spread"])
     keys = ("max_violation", "batch_violation", "entropy")
@@ -128,8 +128,8 @@ def run(options, folder, shape, kind):
     if not (folder / "tokenizer").exists():
         call(options.train, "tokenizer", file, "--vocab", 1024, "--output", folder / "tokenizer")
     trained = json.loads(call(options.train, "train", file, "--json"))
-    measured = measure(options, output / "model")
-    calibrated = measure(options, output / "model", "--calibrate", output / "calibrated")
+    measured = measure(options, output / "model", options.tokens // 2)
+    calibrated = measure(options, output / "model", options.tokens, "--calibrate", output / "calibrated")
     return {"experts": shape, "kind": kind, "seconds": trained["seconds"], "training_loss": trained["loss"], "measured": measured, "calibrated": calibrated}
 
 

@@ -24,21 +24,21 @@ from targets import ROOT, commit
 
 LENGTH, ROWS = 256, 8
 SHAPE = """model_type = "deepseek_v3"
-hidden_size = 128
+hidden_size = 64
 num_hidden_layers = 4
 num_attention_heads = 4
-intermediate_size = 384
+intermediate_size = 192
 max_position_embeddings = 512
 q_lora_rank = 0
-kv_lora_rank = 64
-qk_nope_head_dim = 24
+kv_lora_rank = 32
+qk_nope_head_dim = 8
 qk_rope_head_dim = 8
-v_head_dim = 32
+v_head_dim = 16
 num_nextn_predict_layers = 0
 tie_word_embeddings = true
 """
 DENSE = SHAPE + "n_routed_experts = 0\n"
-EXPERTS, ACTIVE, WIDTH = 16, 2, 128
+EXPERTS, ACTIVE, WIDTH = 16, 2, 64
 MIXTURE = f"""{SHAPE}first_k_dense_replace = 0
 n_routed_experts = {EXPERTS}
 num_experts_per_tok = {ACTIVE}
@@ -143,21 +143,26 @@ def markdown(record):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10, help="of the mixture; of the others three at most")
-    parser.add_argument("--steps", type=int, default=800, help="of the dense model")
+    parser.add_argument("--steps", type=int, default=3000, help="of the dense model")
     parser.add_argument("--hadal", type=pathlib.Path, default=ROOT / "build/release/hadal")
     parser.add_argument("--train", type=pathlib.Path, default=ROOT / "build/release/hadal-train")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench/results/mixtures", help="without .md and .json")
     options = parser.parse_args()
     record = {"date": time.strftime("%Y-%m-%d"), "commit": commit(), "dense": [], "mixture": [], "onward": []}
+
+    def keep():
+        options.out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+
     with tempfile.TemporaryDirectory() as folder:
         runs = Runs(options, pathlib.Path(folder))
         for seed in range(1, min(options.seeds, 3) + 1):
             loss, model = runs.train(f"dense-{seed}", seed, DENSE, options.steps)
             record["dense"].append(loss)
             record["onward"].append(runs.go_on(seed, model))
+            keep()
         for seed in range(1, options.seeds + 1):
             record["mixture"].append(runs.train(f"mixture-{seed}", seed, MIXTURE, options.steps * 8 // 10, BALANCE)[0])
-    options.out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+            keep()
     options.out.with_suffix(".md").write_text(markdown(record))
     print(markdown(record))
 
