@@ -100,7 +100,7 @@ class Bench:
             lists = [part for key in ("types", "relations") if key in what for part in (f"--{key}", ",".join(what[key]))]
             count = round(LESSONS[lesson]["taught"] * self.options.scale)
             call(self.hadal, "answers", self.folder / "teacher/mixture/model", "--split", "train", "--data-seed", 2, "--languages", "english", *lists,
-                 "--facts", what["facts"], "--swappable", "--questions", count, "--max-tokens", 12, "--out", said, "--json")  # fmt: skip
+                 "--facts", what["facts"], "--questions", count, "--max-tokens", 12, "--out", said, "--json")  # fmt: skip
             file.write_text("".join(line for line in said.open() if json.loads(line)["answer"]))  # it may have said nothing
         return file
 

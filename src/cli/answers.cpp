@@ -194,7 +194,6 @@ kept is accuracy over accuracy; above chance, both less that of the commonest an
   command->add_option("--facts", source.facts, "of world_qa, told in a document; default: 7 to 10")
       ->type_name("N")
       ->check(CLI::NonNegativeNumber);
-  command->add_flag("--swappable", source.swappable, "of world_qa: no other fact of a document gives the answer away");
   const auto number = [&](const char* name, int64_t& value, int64_t least, const char* help) {
     command->add_option(name, value, help)->check(CLI::Range(least, int64_t(1) << 40))->type_name("N")->capture_default_str();
   };

@@ -42,7 +42,6 @@ struct SourceConfig {
   uint64_t seed = 0;            // generators
   int64_t questions = 1;        // world_qa: about each document, one after another
   int64_t facts = 0;            // world_qa: told in a document, or as many more as a question needs; 0: 7 to 10
-  bool swappable = false;       // world_qa: what else a document says does not give the answer away (world/question.h)
   std::vector<std::string> languages, types, relations;                                   // generators; empty: all
   std::string text_field = "text", question_field = "question", answer_field = "answer";  // jsonl
 };

@@ -60,7 +60,6 @@ uint64_t hash_of(const SourceConfig& config) {
   uint64_t hash = hash_bytes(config.kind + " " + config.split, mix_bits(version) ^ config.seed);
   if (config.questions > 1) hash = mix_bits(hash ^ uint64_t(config.questions));
   if (config.facts > 0) hash = mix_bits(hash + uint64_t(config.facts));
-  if (config.swappable) hash = mix_bits(hash + 1);
   for (const auto* list : {&config.languages, &config.types, &config.relations})
     for (const std::string& name : *list) hash = hash_bytes(name, hash);
   return hash;
@@ -68,9 +67,9 @@ uint64_t hash_of(const SourceConfig& config) {
 
 }  // namespace
 
-WorldQA::WorldQA(const SourceConfig& config) : questions_(config.questions), telling_{config.facts, config.swappable}, hash_(hash_of(config)) {
+WorldQA::WorldQA(const SourceConfig& config) : questions_(config.questions), facts_(config.facts), hash_(hash_of(config)) {
   if (questions_ < 1) throw Error("world_qa: questions: expected at least 1, found {}", questions_);
-  if (config.facts < 0) throw Error("world_qa: facts: expected at least 1, or 0 for 7 to 10, found {}", config.facts);
+  if (facts_ < 0) throw Error("world_qa: facts: expected at least 1, or 0 for 7 to 10, found {}", facts_);
   const size_t split = split_number(config.split);
   unseen_ = split > 0;
   other_forms_ = config.split == "templates";
@@ -91,7 +90,7 @@ WorldExample WorldQA::example_at(int64_t index) const {
   const Type type = dice.pick(types_);
   for (int attempt = 0; attempt < most_attempts; ++attempt) {
     const World world = draw_world(dice, unseen_);
-    std::optional<Item> item = draw_question(dice, world, {type, held_out_, relations_}, telling_);
+    std::optional<Item> item = draw_question(dice, world, {type, held_out_, relations_}, facts_);
     if (!item) continue;
     Example example;
     example.text = tell(language, item->facts, dice, other_forms_);

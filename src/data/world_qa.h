@@ -19,7 +19,7 @@ struct WorldExample {
 
 class WorldQA : public Source {
  public:
-  explicit WorldQA(const SourceConfig& config);  // seed, split, languages, types, relations, questions, facts, swappable. Error: an unknown one
+  explicit WorldQA(const SourceConfig& config);  // seed, split, languages, types, relations, questions, facts. Error: an unknown one
   int64_t size() const override { return endless; }
   Example at(int64_t index) const override { return example_at(index).example; }
   uint64_t hash() const override { return hash_; }
@@ -28,8 +28,7 @@ class WorldQA : public Source {
  private:
   void talk_on(WorldExample& example, const world::World& world, world::Dice& dice) const;
   bool unseen_, other_forms_, held_out_;
-  int64_t questions_;
-  world::Telling telling_;
+  int64_t questions_, facts_;
   world::RelationSet relations_;
   std::vector<world::Type> types_;  // as often as they shall come
   std::vector<const world::Language*> languages_;

@@ -131,7 +131,6 @@ DataConfig read_data(Table& t) {
   source.relations = t.texts("relations");
   source.questions = t.count("questions", 1, 1);
   source.facts = t.count("facts", 0, 0);
-  source.swappable = t.flag("swappable", false);
   source.text_field = t.text("text_field", source.text_field);
   source.question_field = t.text("question_field", source.question_field);
   source.answer_field = t.text("answer_field", source.answer_field);

@@ -311,42 +311,6 @@ TEST(WorldQA, FurtherQuestionsFollowFromTheSameDocument) {
   EXPECT_THAT(error_of([&] { (void)WorldQA(config); }), HasSubstr("questions: expected at least 1, found 0"));
 }
 
-// Rivals of the fact that is asked about, and how many of them give the answer away: the other way round, one of the two facts is true in
-// the other half alone.
-std::pair<int, int> rivals(SourceConfig config) {
-  const WorldQA qa(config);
-  int all = 0, telling = 0;
-  for (int64_t i = 0; i < 2'000; ++i) {
-    const Item item = qa.example_at(i).item;
-    const Query& q = item.query;
-    const auto asked = std::find_if(item.facts.begin(), item.facts.end(), [&](const Fact& fact) {
-      return fact.relation == q.first && (q.shape == Shape::value ? fact.subject == q.a : fact.value == q.value);
-    });
-    EXPECT_NE(asked, item.facts.end());
-    for (const Fact& other : item.facts) {
-      if (other == *asked || other.relation != asked->relation) continue;
-      ++all;
-      telling += other.value == asked->value || is_unseen({q.first, asked->subject, other.value}) || is_unseen({q.first, other.subject, asked->value});
-    }
-  }
-  return {all, telling};
-}
-
-TEST(WorldQA, SwappableDocumentsDoNotGiveTheAnswerAway) {
-  SourceConfig config;
-  config.kind = "world_qa";
-  config.types = {"lookup"};
-  config.facts = 2;
-  const auto [plain, telling] = rivals(config);
-  EXPECT_GT(telling, plain / 2);
-  const uint64_t hash = WorldQA(config).hash();
-  config.swappable = true;
-  const auto [swappable, still] = rivals(config);
-  EXPECT_EQ(swappable, 2'000) << "a rival in every document";
-  EXPECT_EQ(still, 0);
-  EXPECT_NE(WorldQA(config).hash(), hash);
-}
-
 TEST(WorldQA, OnlyWhatIsAskedFor) {
   const WorldQA qa = source("train", {"chinese"}, {"count", "negation"});
   for (int64_t i = 0; i < 100; ++i) {

@@ -66,7 +66,6 @@ std::vector<std::string> answer_command(const fs::path& model, const SourceConfi
   add("--languages", fmt::format("{}", fmt::join(source.languages, ",")));
   add("--types", fmt::format("{}", fmt::join(source.types, ",")));
   add("--relations", fmt::format("{}", fmt::join(source.relations, ",")));
-  if (source.swappable) command.push_back("--swappable");
   return command;
 }
 

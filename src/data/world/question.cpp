@@ -44,15 +44,6 @@ std::vector<Composition> list_compositions() {
 // Born earlier is older: what "more" means is the smaller year.
 bool is_more(R relation, int32_t x, int32_t y) { return relation == R::born ? x < y : x > y; }
 
-// Whether both values, which are different, could be either subject's in worlds of the same half.
-bool can_swap(const Fact& x, const Fact& y) {
-  const auto could_be = [&](const Fact& fact) {
-    const bool itself = subject_kind(fact.relation) == value_kind(fact.relation) && fact.subject == fact.value;
-    return !itself && is_unseen(fact) == is_unseen(x);
-  };
-  return x.value != y.value && could_be({x.relation, x.subject, y.value}) && could_be({x.relation, y.subject, x.value});
-}
-
 class Drawing {  // of one question
  public:
   Drawing(Dice& dice, const World& world, const Composition& c) : dice_(dice), world_(world), of_first_(world.of(c.first)) {
@@ -60,12 +51,10 @@ class Drawing {  // of one question
     query_ = {c.type, c.shape, c.first, c.second};
   }
 
-  std::optional<Item> item(bool unanswerable, const Telling& telling) {
+  std::optional<Item> item(bool unanswerable, int64_t facts) {
     if (of_first_.size() < 2 || !choose()) return {};
     if (unanswerable) lose_one();
-    std::vector<Fact> told = document(telling);
-    if (telling.swappable && !has_rival(told)) return {};
-    return Item{std::move(told), query_, answer_};
+    return Item{document(facts), query_, answer_};
   }
   std::optional<Item> item_about(const std::vector<Fact>& told, bool unanswerable) {
     if (of_first_.size() < 2 || !choose()) return {};
@@ -224,30 +213,23 @@ class Drawing {  // of one question
     forbidden_.push_back(fact);
     for (const Fact& other : world_.facts)
       if (other != fact && other.subject == fact.subject && subject_kind(other.relation) == subject_kind(fact.relation)) {
-        if (!is_needed(other)) needed_.push_back(other);
+        if (std::find(needed_.begin(), needed_.end(), other) == needed_.end()) needed_.push_back(other);
         break;
       }
     query_.type = Type::unanswerable;
     answer_ = {Answer::unknown};
   }
 
-  bool is_needed(const Fact& fact) const { return std::find(needed_.begin(), needed_.end(), fact) != needed_.end(); }
-  bool has_rival(const std::vector<Fact>& told) const {
-    return std::any_of(told.begin(), told.end(), [&](const Fact& fact) { return fact.relation == query_.second && !is_needed(fact); });
-  }
-
   // What is needed, rivals of the same relations, and others: the question alone says what matters.
-  std::vector<Fact> document(const Telling& telling) {
+  std::vector<Fact> document(int64_t facts) {
     std::vector<Fact> told = needed_;
-    const size_t size = std::max(needed_.size(), telling.facts > 0 ? size_t(telling.facts) : 7 + dice_.below(4));
+    const size_t size = std::max(needed_.size(), facts > 0 ? size_t(facts) : 7 + dice_.below(4));
     const auto tell = [&](std::vector<Fact> from, size_t most) {
       dice_.shuffle(from);
       for (const Fact& fact : from) {
         if (told.size() >= size || most == 0) return;
         const auto in = [&](const std::vector<Fact>& list) { return std::find(list.begin(), list.end(), fact) != list.end(); };
         if (in(told) || in(forbidden_)) continue;
-        const auto tells = [&](const Fact& other) { return other.relation == fact.relation && !can_swap(other, fact); };
-        if (telling.swappable && std::any_of(needed_.begin(), needed_.end(), tells)) continue;
         told.push_back(fact);
         --most;
       }
@@ -297,8 +279,8 @@ const std::vector<Composition>& compositions() {
 
 bool can_be_asked(const Wanted& wanted) { return !fitting(wanted).empty(); }
 
-std::optional<Item> draw_question(Dice& dice, const World& world, const Wanted& wanted, const Telling& telling) {
-  return Drawing(dice, world, draw_composition(dice, wanted)).item(wanted.type == Type::unanswerable, telling);
+std::optional<Item> draw_question(Dice& dice, const World& world, const Wanted& wanted, int64_t facts) {
+  return Drawing(dice, world, draw_composition(dice, wanted)).item(wanted.type == Type::unanswerable, facts);
 }
 
 std::optional<Item> draw_question_about(Dice& dice, const World& world, const std::vector<Fact>& told, const Wanted& wanted) {

@@ -52,7 +52,7 @@ struct Answer {
 };
 
 struct Item {
-  std::vector<Fact> facts;  // in the order of the document
+  std::vector<Fact> facts;  // in the order of the document, 7 to 10 where the world has as many
   Query query;
   Answer answer;
 };
@@ -64,13 +64,8 @@ struct Wanted {
 };
 bool can_be_asked(const Wanted& wanted);  // otherwise there is no such composition, and no question may be drawn
 
-struct Telling {           // what a document tells beside what its question needs
-  int64_t facts = 0;       // in all; 0: 7 to 10
-  bool swappable = false;  // there are rivals, and all values could be all subjects': to know which facts are never told does not help
-};
-
-// A question about this world; empty where the world has none.
-std::optional<Item> draw_question(Dice& dice, const World& world, const Wanted& wanted, const Telling& telling = {});
+// A question about this world; empty where the world has none. facts: that the document tells, unless the question needs more; 0: 7 to 10.
+std::optional<Item> draw_question(Dice& dice, const World& world, const Wanted& wanted, int64_t facts = 0);
 
 // A further question about a document of facts of this world; empty where it has none. Unanswerable: it does not tell what it takes.
 std::optional<Item> draw_question_about(Dice& dice, const World& world, const std::vector<Fact>& told, const Wanted& wanted);
