@@ -5,8 +5,9 @@
   bench/distill/run.py --seeds 1 --questions 500 --scale 0.1 --folder /tmp/try --out /tmp/try/distill
 
 Documents of two facts in English and what they say: ten relations, asked for in both directions. All learn in lessons, each from where the last one ended: where
-one of two people lives; then all that a document says. The teacher, which becomes a mixture in the end and goes on a little, has as many labels as it wants. The students have none: they read documents and questions, and learn what the teacher says to them. The students on labels alone have the right answers to 5,000 questions, and the same lessons,
-steps and seeds. Marked are all on questions about worlds that none of them has seen (docs/distillation.md). A part that is in the folder is not made again.
+one of two people lives; then all that a document says. The teacher, which becomes a mixture of 128 experts in the end and goes on a little, has as many labels as it
+wants. The students have none: they read documents and questions, and learn what the teacher says to them. The students on labels alone have the right answers to
+5,000 questions, and the same lessons, steps and seeds. Marked are all on questions about worlds that none of them has seen (docs/distillation.md). A part that is in the folder is not made again.
 """
 
 import argparse
@@ -36,10 +37,10 @@ max_position_embeddings = 1024
 tie_word_embeddings = true
 n_routed_experts = 0
 """
-UPCYCLED = ["--experts", 32, "--active", 4, "--expert-dim", 96, "--router", "sigmoid"]
+UPCYCLED = ["--experts", 128, "--active", 4, "--expert-dim", 96, "--router", "sigmoid"]
 STUDENT = """model_type = "llama"
-hidden_size = 48
-intermediate_size = 96
+hidden_size = 104
+intermediate_size = 200
 num_hidden_layers = 6
 num_attention_heads = 4
 num_key_value_heads = 2
@@ -52,10 +53,10 @@ kind = "bias"
 rate = 0.003
 """
 LESSONS = {  # what is asked; tokens of a row; rows of this lesson and of the one before; steps of teacher and students; documents that the teacher answers; labels
-    "first": {"asked": {"types": ["lookup"], "relations": ["city"], "facts": 2}, "length": 64, "rows": (64, 0), "steps": (1000, 3000), "taught": 12_000, "labels": 1000},
-    "lookups": {"asked": {"types": ["lookup"], "facts": 2}, "length": 128, "rows": (32, 10), "steps": (2000, 5000), "taught": 60_000, "labels": 4000},
+    "first": {"asked": {"types": ["lookup"], "relations": ["city"], "facts": 2}, "length": 64, "rows": (64, 0), "steps": (1000, 1500), "taught": 80_000, "labels": 1000},
+    "lookups": {"asked": {"types": ["lookup"], "facts": 2}, "length": 128, "rows": (32, 10), "steps": (2000, 2500), "taught": 180_000, "labels": 4000},
 }
-MIXTURE_STEPS = 300
+MIXTURE_STEPS = 150
 RUN = """tokenizer = "{tokenizer}"
 seed = {seed}
 {model}
@@ -159,7 +160,7 @@ class Bench:
             alone = self.learn(f"labels-{seed}", STUDENT, seed, self.labels, (1e-3, 0.01))
             record["seeds"].append({"seed": seed, "student": self.mark(student, said)[0], "labels": self.mark(alone, said)[0]})
         models = {"teacher": teacher, "student": student}
-        record["parameters"] = {name: call(self.hadal, "info", model, "--json")["parameters"]["total"] for name, model in models.items()}
+        record["parameters"] = {name: call(self.hadal, "info", model, "--json")["parameters"] for name, model in models.items()}
         return record
 
     def labels(self, lesson, rows):
@@ -177,9 +178,9 @@ def percent(share):
 
 
 def markdown(record):
-    sizes = record["parameters"]
-    lines = ["# Distillation", "", f"`bench/distill/run.py` on {record['date']}, commit {record['commit']}. A student of {sizes['student']:,} parameters, "
-             f"1/{sizes['teacher'] / sizes['student']:.1f} of its teacher's {sizes['teacher']:,}, on {record['questions']:,} questions about unseen worlds. "
+    teacher, student = record["parameters"]["teacher"], record["parameters"]["student"]
+    lines = ["# Distillation", "", f"`bench/distill/run.py` on {record['date']}, commit {record['commit']}. A student of {student['total']:,} parameters, "
+             f"1/{teacher['total'] / student['total']:.1f} of its teacher's {teacher['total']:,} ({teacher['active']:,} of them for a token), on {record['questions']:,} questions about unseen worlds. "
              "Kept is accuracy over accuracy, with intervals of 95 %; above chance, both less what the commonest answer of each type reaches. What the rest is: `--help`.", ""]  # fmt: skip
     lines += ["| seed | type | teacher | student | kept | | above chance | labels alone | commonest answer |", "|---|---|---|---|---|---|---|---|---|"]
     for run in record["seeds"]:
