@@ -5,7 +5,7 @@
   bench/training/blocks.py --seeds 1 --scale 0.3 --kinds blocks --out /tmp/try
 
 Among 10,240 random digits stand 26 letters with three digits behind each. The letter that all begins with is asked for at the end: which digits followed it?
-A model of two layers learns it on texts of 128 tokens, then of 1,024, then on some of 10,240, every layer under the same mask: all keys (dense), the 16 best blocks
+A model of two layers learns it on texts of 128 tokens, then of 1,000 and 3,500, then on some of 10,240, every layer under the same mask: all keys (dense), the 16 best blocks
 of 64 (blocks: a quarter of 4,096 tokens, a tenth of 10,240), or as many tokens of a window (window). Marked by the engine (`hadal answers`), which chooses blocks by
 a sketch of their keys, over test texts.
 """
@@ -31,7 +31,7 @@ num_hidden_layers = 2
 num_attention_heads = 4
 num_key_value_heads = 4
 max_position_embeddings = 16384
-rope_theta = 1e6
+rope_theta = 1e9
 tie_word_embeddings = true
 """
 RUN = """output = "{output}"
@@ -71,8 +71,9 @@ type = "f32"
 """
 # Texts of so many tokens; a batch of so many rows, each with what 26 questions and answers take behind the text.
 LESSONS = {
-    "short": {"distance": 128, "length": 384, "rows": 32, "micro_rows": 32, "rate": 1e-3, "muon_rate": 0.01, "steps": 600},
+    "short": {"distance": 128, "length": 384, "rows": 32, "micro_rows": 32, "rate": 1e-3, "muon_rate": 0.01, "steps": 400},
     "near": {"distance": 1000, "length": 1280, "rows": 8, "micro_rows": 8, "rate": 1e-3, "muon_rate": 0.01, "steps": 300},
+    "further": {"distance": 3500, "length": 3840, "rows": 3, "micro_rows": 3, "rate": 1e-3, "muon_rate": 0.01, "steps": 100},
     "far": {"distance": FAR, "length": 10_752, "rows": 2, "micro_rows": 1, "rate": 5e-4, "muon_rate": 0.005, "steps": 40},
 }
 

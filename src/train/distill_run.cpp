@@ -3,6 +3,7 @@
 #include "train/torch.h"
 
 #include <bit>
+#include <deque>
 #include <map>
 #include <optional>
 #include <unordered_set>
@@ -128,22 +129,28 @@ class Distillation {
     return sum;
   }
 
-  // The teacher's predictions of one row's tokens that count. What is drawn depends on the row alone.
-  std::vector<LogitSample> sample_row(const Examples& row, uint64_t hash) {
-    const Predictions teacher = teacher_.predict(row, counted_rows(row), nullptr, nullptr);
+  // The teacher's predictions of each row's tokens that count. What is drawn depends on the row alone.
+  std::vector<CachedRow> sample_rows(const Examples& examples) {
+    const Predictions teacher = teacher_.predict(examples, counted_rows(examples), nullptr, nullptr);
     const Tensor logits = at::linear(teacher.x.to(teacher.head.scalar_type()), teacher.head).to(torch::kFloat).contiguous();
-    std::vector<LogitSample> samples(static_cast<size_t>(logits.size(0)));
-    at::parallel_for(0, logits.size(0), 8, [&](int64_t first, int64_t end) {
-      for (int64_t i = first; i < end; ++i)
-        samples[size_t(i)] =
-            sample_logits({logits.data_ptr<float>() + i * logits.size(1), size_t(logits.size(1))}, mix_bits(hash) + uint64_t(i));
-    });
-    return samples;
+    std::vector<CachedRow> rows(static_cast<size_t>(examples.tokens.size(0)));
+    const float* at = logits.data_ptr<float>();
+    for (size_t row = 0; row < rows.size(); ++row) {
+      rows[row].hash = hash_of_row(examples, int64_t(row));
+      rows[row].samples.resize(size_t(examples.weights[int64_t(row)].count_nonzero().item<int64_t>()));
+      const uint64_t seed = mix_bits(rows[row].hash);
+      at::parallel_for(0, std::ssize(rows[row].samples), 8, [&](int64_t first, int64_t end) {
+        for (int64_t i = first; i < end; ++i)
+          rows[row].samples[size_t(i)] = sample_logits({at + i * logits.size(1), size_t(logits.size(1))}, seed + uint64_t(i));
+      });
+      at += std::ssize(rows[row].samples) * logits.size(1);
+    }
+    return rows;
   }
 
-  static Examples row_of(const Examples& e, int64_t row) {
-    return {e.tokens.slice(0, row, row + 1), e.targets.slice(0, row, row + 1), e.weights.slice(0, row, row + 1), e.batch,
-            e.first_row + row};
+  static Examples rows_of(const Examples& e, const std::vector<int64_t>& rows) {
+    const Tensor index = torch::tensor(rows, torch::kLong);
+    return {e.tokens.index_select(0, index), e.targets.index_select(0, index), e.weights.index_select(0, index), e.batch, e.first_row + rows[0]};
   }
 
   // Batches that were left out behind a loss that leapt reach rows that nobody cached: those are sampled now, as they would have been.
@@ -151,7 +158,7 @@ class Distillation {
     std::vector<LogitSample> all;
     for (int64_t row = 0; row < examples.tokens.size(0); ++row) {
       const uint64_t hash = hash_of_row(examples, row);
-      const std::vector<LogitSample> samples = cache_->has(hash) ? cache_->row(hash) : sample_row(row_of(examples, row), hash);
+      const std::vector<LogitSample> samples = cache_->has(hash) ? cache_->row(hash) : sample_rows(rows_of(examples, {row}))[0].samples;
       all.insert(all.end(), samples.begin(), samples.end());
     }
     const auto n = int64_t(all.size());
@@ -176,25 +183,38 @@ class Distillation {
 
   void fill_cache(const fs::path& file, const CacheKey& key) {
     const Feed feed(config_.data, config_, encoder_, {}, hooks_);
-    int64_t batch = 0, row = feed.rows();
+    int64_t batch = 0;
     std::unordered_set<uint64_t> known;
-    Examples examples;
+    std::deque<CachedRow> ready;
     if (file.has_parent_path()) fs::create_directories(file.parent_path());
     write_logit_cache(file, key, [&](CachedRow& cached) {
-      for (;; ++row) {
-        if (row == feed.rows()) {
-          if (batch == config_.schedule.steps) return false;
-          if (hooks_.stop && hooks_.stop()) throw Error("stopped");
-          examples = feed.read(batch++, 0, feed.rows());
-          row = 0;
-          if (hooks_.caching) hooks_.caching(batch, config_.schedule.steps);
-        }
-        cached.hash = hash_of_row(examples, row);
-        if (known.insert(cached.hash).second) break;  // a later epoch's rows are not asked for again
+      while (ready.empty()) {
+        if (batch == config_.schedule.steps) return false;
+        if (hooks_.stop && hooks_.stop()) throw Error("stopped");
+        ready = sample_unknown(feed.read(batch++, 0, feed.rows()), known);
+        if (hooks_.caching) hooks_.caching(batch, config_.schedule.steps);
       }
-      cached.samples = sample_row(row_of(examples, row++), cached.hash);
+      cached = std::move(ready.front());
+      ready.pop_front();
       return true;
     });
+  }
+
+  // Of a batch's rows those that no earlier one had: a later epoch's rows are not asked for again.
+  std::deque<CachedRow> sample_unknown(const Examples& batch, std::unordered_set<uint64_t>& known) {
+    std::deque<CachedRow> all;
+    std::vector<int64_t> rows;
+    const auto ask = [&] {
+      if (rows.empty()) return;
+      std::ranges::move(sample_rows(rows_of(batch, rows)), std::back_inserter(all));
+      rows.clear();
+    };
+    for (int64_t row = 0; row < batch.tokens.size(0); ++row) {
+      if (known.insert(hash_of_row(batch, row)).second) rows.push_back(row);
+      if (std::ssize(rows) == config_.micro_rows) ask();
+    }
+    ask();
+    return all;
   }
 
   bool on_policy(const Examples& examples) const {
