@@ -4,15 +4,16 @@
   bench/training/blocks.py                           dense, block top-k, window; three seeds
   bench/training/blocks.py --seeds 1 --scale 0.3 --kinds blocks --out /tmp/try
 
-Among 10,240 random digits stand 26 letters with three digits behind each. The letter that all begins with is asked for at the end: which digits followed it?
-A model of two layers learns it on texts of 128 tokens, then of 1,000 and 3,500, then on some of 10,240, every layer under the same mask: all keys (dense), the 16 best blocks
-of 64 (blocks: a quarter of 4,096 tokens, a tenth of 10,240), or as many tokens of a window (window). Marked by the engine (`hadal answers`), which chooses blocks by
+Among 10,240 random digits stand 26 letters. The letter that all begins with is asked for at the end: which digit followed it?
+A model of two layers learns it on texts of 128 tokens. Then it goes on to 1,000, 3,500 and 10,240 with every layer under the same mask: all keys (dense), the 16 best
+blocks of 64 (blocks: a quarter of 4,096 tokens, a tenth of 10,240), or as many tokens of a window (window). Marked by the engine (`hadal answers`), which chooses blocks by
 a sketch of their keys, over test texts.
 """
 
 import argparse
 import json
 import pathlib
+import shutil
 import sys
 import tempfile
 import time
@@ -22,8 +23,8 @@ from commands import call
 from targets import ROOT, commit
 
 BLOCKS = 16
-KINDS = {"dense": "", "blocks": f"attention_topk_blocks = {BLOCKS}", "window": f"attention_window = {64 * BLOCKS}"}
-LETTERS, DIGITS, FAR = 26, 3, 10_240
+KINDS = {"dense": {}, "blocks": {"attention_topk_blocks": BLOCKS}, "window": {"attention_window": 64 * BLOCKS}}
+LETTERS, FAR = 26, 10_240
 MODEL = """model_type = "llama"
 hidden_size = 128
 intermediate_size = 256
@@ -43,7 +44,7 @@ seed = {seed}
 
 [[data]]
 kind = "recall"
-types = ["{letters} {distance} {digits}"]
+types = ["{letters} {distance} 1"]
 questions = {letters}
 rows = {rows}
 tokens = {tokens}
@@ -71,7 +72,7 @@ type = "f32"
 """
 # Texts of so many tokens; a batch of so many rows, each with what 26 questions and answers take behind the text.
 LESSONS = {
-    "short": {"distance": 128, "length": 384, "rows": 32, "micro_rows": 32, "rate": 1e-3, "muon_rate": 0.01, "steps": 400},
+    "short": {"distance": 128, "length": 384, "rows": 16, "micro_rows": 16, "rate": 1e-3, "muon_rate": 0.01, "steps": 1200},
     "near": {"distance": 1000, "length": 1280, "rows": 8, "micro_rows": 8, "rate": 1e-3, "muon_rate": 0.01, "steps": 300},
     "further": {"distance": 3500, "length": 3840, "rows": 3, "micro_rows": 3, "rate": 1e-3, "muon_rate": 0.01, "steps": 100},
     "far": {"distance": FAR, "length": 10_752, "rows": 2, "micro_rows": 1, "rate": 5e-4, "muon_rate": 0.005, "steps": 40},
@@ -81,42 +82,54 @@ LESSONS = {
 def train(options, folder, name, seed, model, lesson):
     output, file = folder / name, folder / f"{name}.toml"
     steps = max(1, round(lesson["steps"] * options.scale))
-    settings = lesson | {"root": ROOT, "output": output, "seed": seed, "model": model, "letters": LETTERS, "digits": DIGITS, "steps": steps}
+    settings = lesson | {"root": ROOT, "output": output, "seed": seed, "model": model, "letters": LETTERS, "steps": steps}
     file.write_text(RUN.format(**settings, tokens=lesson["rows"] * lesson["length"] * steps + lesson["length"]))
     return call(options.train, "train", file, "--json") | {"model": output / "model"}
 
 
-def recall(options, model, distance, folder):
-    """Shares of answers, and of their digits, that are right."""
-    out = folder / "answers.jsonl"
-    marks = call(options.hadal, "answers", model, "--source", "recall", "--split", "test", "--types", f"{LETTERS} {distance} {DIGITS}", "--questions",
-                 options.questions, "--batch", 8, "--out", out, "--json")  # fmt: skip
-    lines = [json.loads(line) for line in out.read_text().splitlines()]
-    digits = [a == b for line in lines for a, b in zip(line["expected"], line["answer"].ljust(DIGITS))]
-    return {"exact": marks["all"]["exact"], "digits": sum(digits) / len(digits)}
+def recall(options, model, distance):
+    """The share of answers that are right."""
+    marks = call(options.hadal, "answers", model, "--source", "recall", "--split", "test", "--types", f"{LETTERS} {distance} 1", "--questions", options.questions,
+                 "--batch", 8, "--json")  # fmt: skip
+    return marks["all"]["exact"]
 
 
-def run(options, folder, kind, seed):
-    row = {"kind": kind, "seed": seed, "seconds": 0, "tokens": 0}
-    model = MODEL + KINDS[kind]
-    for name, lesson in LESSONS.items():
-        done = train(options, folder, f"{kind}-{seed}-{name}", seed, model, lesson)
-        model = f'from = "{done["model"]}"'
-        row |= {name: recall(options, done["model"], lesson["distance"], folder), "seconds": row["seconds"] + done["seconds"], "tokens": row["tokens"] + done["tokens"]}
-        print(f"{kind}, seed {seed}, {name}: {row[name]}, loss {done['loss']:.4f}", file=sys.stderr, flush=True)
-    return row
+def masked(model, kind, folder):
+    """The same weights, every layer under the mask."""
+    shutil.copytree(model, folder)
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | KINDS[kind], indent=2) + "\n")
+    return folder
+
+
+def learn(options, folder, name, seed, model, lesson, row):
+    done = train(options, folder, f"{row['kind']}-{seed}-{name}", seed, model, lesson)
+    right = recall(options, done["model"], lesson["distance"])
+    print(f"{row['kind']}, seed {seed}, {name}: {right}, loss {done['loss']:.4f}", file=sys.stderr, flush=True)
+    return done["model"], row | {name: right, "seconds": row["seconds"] + done["seconds"], "tokens": row["tokens"] + done["tokens"]}
+
+
+def run(options, folder, seed):
+    """A row of each kind; the first lesson, shorter than every mask, is one for all."""
+    start = {"kind": "all", "seed": seed, "seconds": 0, "tokens": 0}
+    begun, start = learn(options, folder, "short", seed, MODEL, LESSONS["short"], start)
+    for kind in options.kinds:
+        model, row = masked(begun, kind, folder / f"{kind}-{seed}"), start | {"kind": kind}
+        for name in list(LESSONS)[1:]:
+            model, row = learn(options, folder, name, seed, f'from = "{model}"', LESSONS[name], row)
+        yield row
 
 
 def markdown(record):
     percent = lambda share: f"{100 * share:.1f} %"  # noqa: E731
     lines = ["# Block top-k attention, trained", "", f"`bench/training/blocks.py` on {record['date']}, commit {record['commit']}. What the figures are: `--help`.", ""]
-    lines += ["| attention | seed | right at 128 | right at 1,000 | right at 10,240 | digits | training tokens | seconds |", "|---|---|---|---|---|---|---|---|"]
+    lines += ["| attention | seed | right at 128 | right at 1,000 | right at 3,500 | right at 10,240 | training tokens | seconds |", "|---|---|---|---|---|---|---|---|"]
     for row in record["runs"]:
         lines.append(
-            f"| {row['kind']} | {row['seed']} | {percent(row['short']['exact'])} | {percent(row['near']['exact'])} | {percent(row['far']['exact'])} | {percent(row['far']['digits'])} | "
+            f"| {row['kind']} | {row['seed']} | {' | '.join(percent(row[name]) for name in LESSONS)} | "
             f"{row['tokens']:,} | {row['seconds']:.0f} |"
         )
-    mean = {kind: [row["far"]["exact"] for row in record["runs"] if row["kind"] == kind] for kind in KINDS}
+    mean = {kind: [row["far"] for row in record["runs"] if row["kind"] == kind] for kind in KINDS}
     if mean["dense"] and mean["blocks"] and sum(mean["dense"]) > 0:
         share = (sum(mean["blocks"]) / len(mean["blocks"])) / (sum(mean["dense"]) / len(mean["dense"]))
         lines += ["", f"{BLOCKS} of 160 blocks keep {percent(share)} of the answers that dense attention gets right at 10,240 tokens."]
@@ -136,8 +149,8 @@ def main():
     record = {"date": time.strftime("%Y-%m-%d"), "commit": commit(), "runs": []}
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(1, options.seeds + 1):
-            for kind in options.kinds:
-                record["runs"].append(run(options, pathlib.Path(folder), kind, seed))
+            for row in run(options, pathlib.Path(folder), seed):
+                record["runs"].append(row)
                 options.out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
                 options.out.with_suffix(".md").write_text(markdown(record))
     print(markdown(record))

@@ -9,6 +9,7 @@
 namespace hadal {
 namespace {
 
+constexpr uint64_t version = 2;  // of what is made
 constexpr int64_t longest = int64_t(1) << 20;
 
 class Recall : public Source {
@@ -27,7 +28,7 @@ class Recall : public Source {
   }
   int64_t size() const override { return int64_t(1) << 40; }
   uint64_t hash() const override {
-    uint64_t hash = mix_bits(seed_ * 2 + test_);
+    uint64_t hash = mix_bits(version ^ mix_bits(seed_ * 2 + test_));
     for (const int64_t part : {letters_, distance_, digits_, questions_}) hash = mix_bits(hash ^ uint64_t(part));
     return hash;
   }
@@ -39,7 +40,8 @@ class Recall : public Source {
     std::vector<char> letters;
     for (char c = 'a'; c <= 'z'; ++c) letters.push_back(c);
     dice.shuffle(letters);
-    // The first letter is the one asked for first, and the text begins with it; the others stand in equal parts of the rest.
+    // The text begins with the first letter, which one question alone asks for; the others stand in equal parts of the rest. Of more questions
+    // it may be any: the answer to the first shall not be known by its place.
     const int64_t part = letters_ == 1 ? 0 : (distance_ - digits_ - 1) / (letters_ - 1);
     std::vector<Turn> turns;
     for (int64_t i = 0; i < letters_; ++i) {
@@ -47,11 +49,10 @@ class Recall : public Source {
       text[size_t(place)] = letters[size_t(i)];
       turns.push_back({std::string(1, letters[size_t(i)]), text.substr(size_t(place + 1), size_t(digits_))});
     }
+    if (questions_ > 1) dice.shuffle(turns);
     Example example;
     example.question = turns[0].question, example.answer = turns[0].answer;
-    std::vector<Turn> others(turns.begin() + 1, turns.end());
-    if (questions_ > 1) dice.shuffle(others);
-    example.more.assign(others.begin(), others.begin() + (questions_ - 1));
+    example.more.assign(turns.begin() + 1, turns.begin() + questions_);
     example.text = std::move(text);
     example.type = fmt::format("{} {}", letters_, distance_);
     return example;
