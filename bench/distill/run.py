@@ -11,6 +11,7 @@ wants. The students have none: they read documents and questions, and learn what
 """
 
 import argparse
+import itertools
 import json
 import pathlib
 import statistics
@@ -52,11 +53,11 @@ BALANCE = """
 kind = "bias"
 rate = 0.003
 """
-LESSONS = {  # what is asked; tokens of a row; rows of this lesson and of the one before; steps of teacher and students; documents that the teacher answers; labels
+LESSONS = {  # what is asked; tokens of a row; rows of this lesson and of the one before; steps of teacher and students; documents that the teacher answers questions about; labels
     "first": {"asked": {"types": ["lookup"], "relations": ["city"], "facts": 2}, "length": 64, "rows": (64, 0), "steps": (1000, 1500), "taught": 80_000, "labels": 1000},
-    "lookups": {"asked": {"types": ["lookup"], "facts": 2}, "length": 128, "rows": (32, 10), "steps": (2000, 2500), "taught": 180_000, "labels": 4000},
+    "lookups": {"asked": {"types": ["lookup"], "facts": 2}, "length": 128, "rows": (32, 10), "steps": (2000, 2500), "taught": 120_000, "labels": 4000},
 }
-MIXTURE_STEPS = 150
+MIXTURE_STEPS, ASKED = 150, 2
 RUN = """tokenizer = "{tokenizer}"
 seed = {seed}
 {model}
@@ -81,6 +82,18 @@ every = 1000
 """
 
 
+def talks(lines):
+    """A line for each document: what was asked about it, and what was said."""
+    for text, about in itertools.groupby(lines, key=lambda line: line["text"]):
+        messages = []
+        for line in about:
+            if line["answer"]:  # it may have said nothing
+                question = line["question"] if messages else f"{text}\n{line['question']}"
+                messages += [{"role": "user", "content": question}, {"role": "assistant", "content": line["answer"]}]
+        if messages:
+            yield json.dumps({"messages": messages}, ensure_ascii=False) + "\n"
+
+
 class Bench:
     def __init__(self, options):
         self.options, self.folder, self.hadal = options, options.folder.resolve(), options.hadal.resolve()
@@ -101,8 +114,8 @@ class Bench:
             lists = [part for key in ("types", "relations") if key in what for part in (f"--{key}", ",".join(what[key]))]
             count = round(LESSONS[lesson]["taught"] * self.options.scale)
             call(self.hadal, "answers", self.folder / "teacher/mixture/model", "--split", "train", "--data-seed", 2, "--languages", "english", *lists,
-                 "--facts", what["facts"], "--questions", count, "--max-tokens", 12, "--out", said, "--json")  # fmt: skip
-            file.write_text("".join(line for line in said.open() if json.loads(line)["answer"]))  # it may have said nothing
+                 "--facts", what["facts"], "--questions", count, "--per-document", ASKED, "--max-tokens", 12, "--out", said, "--json")  # fmt: skip
+            file.write_text("".join(talks([json.loads(line) for line in said.open()])))
         return file
 
     def train(self, folder, steps, seed, lesson, data, start, rates, table):
@@ -130,7 +143,7 @@ class Bench:
 
     def teach(self):
         def worlds(lesson, rows):
-            return self.source(rows, kind="world_qa", languages=["english"], seed=1, tokens=4_000_000, questions=2, **LESSONS[lesson]["asked"])
+            return self.source(rows, kind="world_qa", languages=["english"], seed=1, tokens=4_000_000, questions=ASKED, **LESSONS[lesson]["asked"])
 
         if not (self.folder / "tokenizer").exists():
             file = self.folder / "tokenizer.toml"
@@ -168,8 +181,9 @@ class Bench:
         count = round(LESSONS[lesson]["labels"] * self.options.scale)
         file = self.folder / f"labels-{lesson}.jsonl"
         if not file.exists():
-            lines = self.answers(lesson).read_text().splitlines()[:count]
-            file.write_text("".join(json.dumps(json.loads(line) | {"answer": json.loads(line)["expected"]}, ensure_ascii=False) + "\n" for line in lines))
+            self.answers(lesson)
+            said = map(json.loads, (self.folder / f"said-{lesson}.jsonl").open())
+            file.write_text("".join(talks([line | {"answer": line["expected"]} for line in itertools.islice(said, count)])))
         return self.source(rows, kind="jsonl", path=str(file), split="all")
 
 

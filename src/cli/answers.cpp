@@ -37,7 +37,10 @@ std::vector<Example> questions_of(const Options& options) {
   std::vector<Example> questions;
   for (int64_t i = 0; i < count; ++i) {
     Example example = source->at(options.first + i);
-    if (example.is_question()) questions.push_back(std::move(example));
+    if (!example.is_question()) continue;
+    const std::vector<Turn> more = options.source.questions > 1 ? example.more : std::vector<Turn>();
+    questions.push_back(example);
+    for (const Turn& turn : more) questions.push_back({example.text, turn.question, turn.answer, turn.type, example.language});
   }
   if (questions.empty()) throw Error("{}: expected questions among the {} examples, found none", options.source.kind, count);
   return questions;
@@ -197,6 +200,7 @@ kept is accuracy over accuracy; above chance, both less that of the commonest an
   const auto number = [&](const char* name, int64_t& value, int64_t least, const char* help) {
     command->add_option(name, value, help)->check(CLI::Range(least, int64_t(1) << 40))->type_name("N")->capture_default_str();
   };
+  number("--per-document", source.questions, 1, "of world_qa, questions about each document, at most; each is asked alone");
   number("--first", options->first, 0, "number of the first example");
   number("--questions", options->questions, 1, "examples that are read, at most");
   number("--max-tokens", options->max_tokens, 1, "of a reply");

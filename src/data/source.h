@@ -9,6 +9,7 @@ namespace hadal {
 
 struct Turn {
   std::string question, answer;
+  std::string type = {};  // as an example's
 };
 
 struct Example {

@@ -1,5 +1,6 @@
 """hadal answers: questions answered, graded, and held against another model's answers."""
 
+import itertools
 import json
 import shutil
 
@@ -80,3 +81,15 @@ def test_answers_to_other_questions_are_refused(hadal, model, tmp_path):
     out.write_text("[1]\n")
     assert "answers.jsonl:1: expected an object" in ask(hadal, model, "--against", out, expect=1).stderr
     assert "base model without a chat template" in ask(hadal, GOLDEN / "llama" / "model", expect=1).stderr
+
+
+def test_several_questions_about_a_document_are_each_asked_alone(hadal, model, tmp_path):
+    out = tmp_path / "answers.jsonl"
+    ask(hadal, model, "--per-document", 3, "--out", out, "--json")
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    about = [list(group) for _, group in itertools.groupby(lines, key=lambda line: line["text"])]
+    assert len(about) == 14
+    assert max(map(len, about)) == 3
+    for group in about:
+        assert len({line["question"] for line in group}) == len(group)
+        assert all(line["type"] for line in group)
