@@ -40,8 +40,8 @@ class Recall : public Source {
     std::vector<char> letters;
     for (char c = 'a'; c <= 'z'; ++c) letters.push_back(c);
     dice.shuffle(letters);
-    // The text begins with the first letter, which one question alone asks for; the others stand in equal parts of the rest. Of more questions
-    // it may be any: the answer to the first shall not be known by its place.
+    // The text begins with the first letter, which one question alone asks for; the others stand in equal parts of the rest. Of more
+    // questions it may be any: the answer to the first shall not be known by its place.
     const int64_t part = letters_ == 1 ? 0 : (distance_ - digits_ - 1) / (letters_ - 1);
     std::vector<Turn> turns;
     for (int64_t i = 0; i < letters_; ++i) {

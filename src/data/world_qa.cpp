@@ -110,7 +110,8 @@ void WorldQA::talk_on(WorldExample& made, const World& world, Dice& dice) const 
   for (int attempt = 0; std::ssize(made.more) + 1 < questions_ && attempt < most_attempts; ++attempt) {
     const std::optional<Item> item = draw_question_about(dice, world, made.item.facts, {dice.pick(types_), held_out_, relations_});
     if (!item) continue;
-    Turn turn{ask(*made.language, item->query, dice, other_forms_), answer(*made.language, item->answer), std::string(type_names[size_t(item->query.type)])};
+    Turn turn{ask(*made.language, item->query, dice, other_forms_), answer(*made.language, item->answer),
+              std::string(type_names[size_t(item->query.type)])};
     const auto is_asked = [&](const Turn& other) { return other.question == turn.question; };
     if (turn.question == made.example.question || std::any_of(made.example.more.begin(), made.example.more.end(), is_asked)) continue;
     made.example.more.push_back(std::move(turn));

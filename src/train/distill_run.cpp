@@ -150,7 +150,8 @@ class Distillation {
 
   static Examples rows_of(const Examples& e, const std::vector<int64_t>& rows) {
     const Tensor index = torch::tensor(rows, torch::kLong);
-    return {e.tokens.index_select(0, index), e.targets.index_select(0, index), e.weights.index_select(0, index), e.batch, e.first_row + rows[0]};
+    return {e.tokens.index_select(0, index), e.targets.index_select(0, index), e.weights.index_select(0, index), e.batch,
+            e.first_row + rows[0]};
   }
 
   // Batches that were left out behind a loss that leapt reach rows that nobody cached: those are sampled now, as they would have been.
