@@ -143,7 +143,7 @@ def markdown(record):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10, help="of the mixture; of the others three at most")
-    parser.add_argument("--steps", type=int, default=3000, help="of the dense model")
+    parser.add_argument("--steps", type=int, default=1200, help="of the dense model")
     parser.add_argument("--hadal", type=pathlib.Path, default=ROOT / "build/release/hadal")
     parser.add_argument("--train", type=pathlib.Path, default=ROOT / "build/release/hadal-train")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "bench/results/mixtures", help="without .md and .json")
