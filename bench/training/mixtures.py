@@ -125,7 +125,7 @@ class Runs:
 def markdown(record):
     target = statistics.mean(run["loss"] for run in record["dense"])
     reached = sum(run["loss"] <= target for run in record["mixture"])
-    lines = ["# Experts at equal work", "", f"`bench/training/mixtures.py` on {record['date']}, commit {record['commit']}. What the figures are: `--help`.", ""]
+    lines = ["# Experts at equal work", "", f"`bench/training/mixtures.py --steps {record['dense'][0]['steps']}` on {record['date']}, commit {record['commit']}. What the figures are: `--help`.", ""]
     lines += ["| run | seeds | steps | loss, mean | least | most |", "|---|---|---|---|---|---|"]
     groups = {"dense": record["dense"], "mixture": record["mixture"]}
     for kind in ("continued", "upcycled"):
