@@ -54,8 +54,8 @@ memory = {memory}
 
 [optimizer]
 kind = "muon"
-learning_rate = 3e-3
-muon_rate = 0.02
+learning_rate = 1e-3
+muon_rate = 0.01
 
 [schedule]
 shape = "trapezoid"
