@@ -113,6 +113,11 @@ void attention(const Report& report, const TrainingKernels<T>& k, const char* ty
     with_scratch(a.tasks(), k.attention_backward_scratch(a), [&](int64_t task, void* scratch) { k.attention_backward(g, task, scratch); });
   });
   report.line(name + " backward", backward, seen * 2 * double(3 * dim + 2 * value_dim));
+  std::vector<float> best(size_t(batches * kv_heads * times * ((times + 63) / 64)));
+  const double blocks = best_seconds([&] {
+    with_scratch(a.tasks(), k.block_scores_scratch(a), [&](int64_t task, void* scratch) { k.block_scores(a, best.data(), task, scratch); });
+  });
+  report.line(name + " block scores", blocks, seen * 2 * double(dim));
 }
 
 // The gate projection of experts: [pairs, d] x [d, ff]; one group is the dense product of equal work.

@@ -73,6 +73,10 @@ struct TrainingKernels {
   void (*attention_backward)(const AttentionGradArgs<T>&, int64_t task, void* scratch);
   int64_t (*attention_scratch)(const AttentionArgs<T>&);  // bytes
   int64_t (*attention_backward_scratch)(const AttentionArgs<T>&);
+  // best [batches, kv_heads, queries, blocks of 64 keys], written: how good the best visible key of a block is for any head of the group,
+  // in scale * q k less what that head's best key of all has; at most 0, -inf where a query sees nothing. v, out and lse are not looked at.
+  void (*block_scores)(const AttentionArgs<T>&, Wide<T>* best, int64_t task, void* scratch);
+  int64_t (*block_scores_scratch)(const AttentionArgs<T>&);
   void (*pack)(const PackArgs<T>&);
   void (*grouped)(const GroupedArgs<T>&, int64_t task, void* scratch);
   void (*grouped_outer)(const GroupedOuterArgs<T>&, int64_t task, void* scratch);

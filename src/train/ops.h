@@ -11,10 +11,14 @@ namespace hadal::train::ops {
 struct FlashMask {
   int64_t window = 0, sinks = 0;  // as LayerMask; they count keys, not positions
   int64_t query_offset = 0;       // keys before the first query's own
-  Tensor selected = {};           // bool [batch, kv_heads or 1, queries, keys]; undefined: all
+  Tensor selected = {};           // int64 [batch, kv_heads or 1, queries, blocks of 64 keys], a bit for each key; undefined: all
 };
 // softmax(scale q k^T) v. q [batch, queries, heads, dim], k [batch, keys, kv_heads, dim], v [batch, keys, kv_heads, value_dim]
 Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, double scale, const FlashMask& mask);
+Tensor selected_words(const Tensor& seen);  // of bool [batch, kv_heads or 1, queries, keys] what FlashMask takes
+// Of the blocks that a query sees the first, its own and the one before, and the best of the others, `count` in all: FlashMask::selected,
+// of kv_heads. A block is as good as its best key for one head of the group, less that head's best key of all; of equals the later.
+Tensor choose_blocks(const Tensor& q, const Tensor& k, double scale, const FlashMask& mask, int64_t count);
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps);  // weight float32, or double beside double
 Tensor swiglu(const Tensor& gate, const Tensor& up);

@@ -1,4 +1,8 @@
 // Attention without ever holding its scores.
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
 #include "train/ops.h"
 #include "train/ops_common.h"
 
@@ -12,52 +16,44 @@ Heads<T> heads(const Tensor& t) {
 
 Tensor dense_rows(const Tensor& t) { return t.stride(3) == 1 || t.size(3) == 1 ? t : t.contiguous(); }
 
-// Bool [.., keys] as words of 64 keys, int64 [.., words].
-Tensor as_words(const Tensor& selected) {
-  const int64_t keys = selected.size(-1), words = (keys + 63) / 64;
-  const Tensor bits = at::constant_pad_nd(selected, {0, words * 64 - keys}).unflatten(-1, {words, 64}).to(torch::kLong);
-  return (bits * at::bitwise_left_shift(torch::ones({64}, torch::kLong), torch::arange(64))).sum(-1).contiguous();
+constexpr int64_t block_keys = 64;
+
+template <class T>
+AttentionArgs<T> args_of(const Tensor& q, const Tensor& k, double scale, const FlashMask& mask) {
+  AttentionArgs<T> args{};
+  args.q = heads<const T>(q), args.k = heads<const T>(k);
+  args.batches = q.size(0), args.queries = q.size(1), args.keys = k.size(1), args.heads = q.size(2), args.kv_heads = k.size(2);
+  args.dim = q.size(3);
+  args.query_offset = mask.query_offset;
+  args.scale = Wide<T>(scale);
+  args.mask = {.window = mask.window, .sinks = mask.sinks};
+  if (mask.selected.defined()) {
+    args.mask.selected = reinterpret_cast<const uint64_t*>(mask.selected.data_ptr<int64_t>());
+    args.mask.selected_heads = mask.selected.size(1);
+  }
+  return args;
 }
 
 struct Attend : torch::autograd::Function<Attend> {
   template <class T>
-  static AttentionArgs<T> args_of(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out, const Tensor& lse,
-                                  const Tensor& words, const FlashMask& mask, double scale) {
-    AttentionMask m{.window = mask.window, .sinks = mask.sinks};
-    if (words.defined()) {
-      m.selected = reinterpret_cast<const uint64_t*>(words.data_ptr<int64_t>());
-      m.selected_heads = words.size(1);
-    }
-    return {.q = heads<const T>(q),
-            .k = heads<const T>(k),
-            .v = heads<const T>(v),
-            .out = heads<T>(out),
-            .lse = data<Wide<T>>(lse),
-            .batches = q.size(0),
-            .queries = q.size(1),
-            .keys = k.size(1),
-            .heads = q.size(2),
-            .kv_heads = k.size(2),
-            .dim = q.size(3),
-            .value_dim = v.size(3),
-            .query_offset = mask.query_offset,
-            .scale = Wide<T>(scale),
-            .mask = m};
+  static AttentionArgs<T> with_values(AttentionArgs<T> args, const Tensor& v, const Tensor& out, const Tensor& lse) {
+    args.v = heads<const T>(v), args.out = heads<T>(out), args.lse = data<Wide<T>>(lse);
+    args.value_dim = v.size(3);
+    return args;
   }
 
   static Tensor forward(Context* context, const Tensor& q_, const Tensor& k_, const Tensor& v_, double scale, const FlashMask& mask) {
     const Tensor q = dense_rows(q_), k = dense_rows(k_), v = dense_rows(v_);
     const Tensor out = torch::empty({q.size(0), q.size(1), q.size(2), v.size(3)}, q.options());
     const Tensor lse = torch::empty({q.size(0), q.size(2), q.size(1)}, q.options().dtype(wide_type(q)));
-    const Tensor words = mask.selected.defined() ? as_words(mask.selected) : Tensor();
     with_type(q, [&](auto zero) {
       using T = decltype(zero);
       const auto& kernels = training_kernels().of<T>();
-      const auto args = args_of<T>(q, k, v, out, lse, words, mask, scale);
+      const auto args = with_values(args_of<T>(q, k, scale, mask), v, out, lse);
       run_tasks(args.tasks(), kernels.attention_scratch(args),
                 [&](int64_t task, void* scratch) { kernels.attention(args, task, scratch); });
     });
-    context->save_for_backward({q, k, v, out, lse, words});
+    context->save_for_backward({q, k, v, out, lse, mask.selected});
     context->saved_data["scale"] = scale;
     context->saved_data["mask"] = std::vector<int64_t>{mask.window, mask.sinks, mask.query_offset};
     return out;
@@ -74,7 +70,8 @@ struct Attend : torch::autograd::Function<Attend> {
       using T = decltype(zero);
       const auto& kernels = training_kernels().of<T>();
       const AttentionGradArgs<T> args{
-          .forward = args_of<T>(s[0], s[1], s[2], s[3], s[4], s[5], {m[0], m[1], m[2]}, context->saved_data["scale"].toDouble()),
+          .forward =
+              with_values(args_of<T>(s[0], s[1], context->saved_data["scale"].toDouble(), {m[0], m[1], m[2], s[5]}), s[2], s[3], s[4]),
           .dout = heads<const T>(dout),
           .dq = heads<T>(dq),
           .dk = heads<T>(dk),
@@ -86,7 +83,59 @@ struct Attend : torch::autograd::Function<Attend> {
   }
 };
 
+// All keys of the `count` best blocks: words[block]. best is written to.
+void choose(auto* best, int64_t blocks, int64_t own, int64_t count, int64_t* words) {
+  for (const int64_t always : {int64_t(0), own - 1, own})
+    if (always >= 0 && always < blocks && std::isfinite(best[always])) best[always] = INFINITY;
+  thread_local std::vector<int64_t> order;
+  order.resize(size_t(blocks));
+  std::iota(order.begin(), order.end(), 0);
+  std::nth_element(order.begin(), order.begin() + count - 1, order.end(),
+                   [&](int64_t x, int64_t y) { return best[x] != best[y] ? best[x] > best[y] : x > y; });
+  for (int64_t i = 0; i < count; ++i) words[order[size_t(i)]] = -1;
+}
+
 }  // namespace
+
+Tensor selected_words(const Tensor& seen) {
+  const Tensor rows = seen.contiguous();
+  const int64_t keys = rows.size(3), blocks = (keys + block_keys - 1) / block_keys;
+  const Tensor words = torch::empty({rows.size(0), rows.size(1), rows.size(2), blocks}, torch::kLong);
+  const bool* from = rows.data_ptr<bool>();
+  int64_t* to = words.data_ptr<int64_t>();
+  run_rows(words.numel() / std::max<int64_t>(1, blocks), [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row)
+      for (int64_t block = 0; block < blocks; ++block) {
+        uint64_t word = 0;
+        const bool* key = from + row * keys + block * block_keys;
+        for (int64_t i = 0; i < std::min(block_keys, keys - block * block_keys); ++i) word |= uint64_t(key[i]) << i;
+        to[row * blocks + block] = int64_t(word);
+      }
+  });
+  return words;
+}
+
+Tensor choose_blocks(const Tensor& q_, const Tensor& k_, double scale, const FlashMask& mask, int64_t count) {
+  const Tensor q = dense_rows(q_.detach()), k = dense_rows(k_.detach());
+  const int64_t queries = q.size(1), blocks = (k.size(1) + block_keys - 1) / block_keys;
+  const Tensor best = torch::empty({q.size(0), k.size(2), queries, blocks}, q.options().dtype(wide_type(q)));
+  if (blocks <= count) return torch::full(best.sizes(), -1, torch::kLong);
+  const Tensor words = torch::zeros(best.sizes(), torch::kLong);
+  with_type(q, [&](auto zero) {
+    using T = decltype(zero);
+    const auto& kernels = training_kernels().of<T>();
+    const auto args = args_of<T>(q, k, scale, mask);
+    auto* scores = data<Wide<T>>(best);
+    run_tasks(args.tasks(), kernels.block_scores_scratch(args),
+              [&](int64_t task, void* scratch) { kernels.block_scores(args, scores, task, scratch); });
+    run_rows(best.numel() / blocks, [&](int64_t first, int64_t last) {
+      for (int64_t row = first; row < last; ++row)
+        choose(scores + row * blocks, blocks, (mask.query_offset + row % queries) / block_keys, count,
+               words.data_ptr<int64_t>() + row * blocks);
+    });
+  });
+  return words;
+}
 
 Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, double scale, const FlashMask& mask) {
   return Attend::apply(q, k, v, scale, mask);

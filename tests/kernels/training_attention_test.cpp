@@ -78,6 +78,14 @@ struct Problem {
     for (int64_t task = 0; task < g.forward.tasks(); ++task)
       kernels.attention_backward(g, task, scratch.of(kernels.attention_backward_scratch(g.forward)));
   }
+  std::vector<Wide<T>> block_scores(const TrainingKernels<T>& kernels) {
+    const AttentionArgs<T> a = args();
+    std::vector<Wide<T>> best(size_t(s.batches * s.kv_heads * s.queries * ((s.keys + 63) / 64)), 7);
+    Scratch scratch;
+    for (int64_t task = 0; task < a.tasks(); ++task)
+      kernels.block_scores(a, best.data(), task, scratch.of(kernels.block_scores_scratch(a)));
+    return best;
+  }
   bool sees(int64_t b, int64_t t, int64_t h, int64_t key) const {
     const int64_t own = s.query_offset + t;
     if (key > own) return false;
@@ -121,6 +129,38 @@ TEST(TrainingAttention, IsSoftmaxOfTheVisibleKeys) {
                 << s << ": query " << t << " head " << h;
           const double lse = p.lse[size_t((b * s.heads + h) * s.queries + t)];
           ASSERT_TRUE(sum > 0 ? std::abs(lse - std::log(sum)) < 1e-12 : lse == -INFINITY) << s << ": " << lse;
+        }
+  }
+}
+
+TEST(TrainingAttention, BlockScoresAreTheBestOfAGroupsHeads) {
+  for (const Shape& s : small) {
+    Problem<double> p(s);
+    const AttentionArgs<double> a = p.args();
+    const std::vector<double> found = p.block_scores(training_kernels_for(Isa::scalar).f64);
+    const int64_t blocks = (s.keys + 63) / 64, group = s.heads / s.kv_heads;
+    for (int64_t b = 0; b < s.batches; ++b)
+      for (int64_t kv = 0; kv < s.kv_heads; ++kv)
+        for (int64_t t = 0; t < s.queries; ++t) {
+          std::vector<double> want(size_t(blocks), -INFINITY);
+          for (int64_t h = kv * group; h < (kv + 1) * group; ++h) {
+            std::vector<double> of_head(size_t(blocks), -INFINITY);
+            for (int64_t key = 0; key < s.keys; ++key) {
+              double score = 0;
+              for (int64_t d = 0; d < s.dim; ++d)
+                score += p.q[size_t(((b * s.queries + t) * s.heads + h) * s.dim + d)] *
+                         p.k[size_t(((b * s.keys + key) * s.kv_heads + kv) * s.dim + d)];
+              if (p.sees(b, t, h, key)) of_head[size_t(key / 64)] = std::max(of_head[size_t(key / 64)], a.scale * score);
+            }
+            const double most = *std::max_element(of_head.begin(), of_head.end());
+            for (int64_t block = 0; block < blocks; ++block)
+              if (of_head[size_t(block)] > -INFINITY) want[size_t(block)] = std::max(want[size_t(block)], of_head[size_t(block)] - most);
+          }
+          for (int64_t block = 0; block < blocks; ++block) {
+            const double got = found[size_t(((b * s.kv_heads + kv) * s.queries + t) * blocks + block)];
+            ASSERT_TRUE(got == want[size_t(block)] || std::abs(got - want[size_t(block)]) < 1e-12)
+                << s << ": query " << t << " block " << block << ": " << got;
+          }
         }
   }
 }
@@ -169,6 +209,11 @@ class TrainingAttentionOn : public TrainingLevel {
     EXPECT_LE(error_of(p.dq, want.dq, 0.5), 2 * tolerance<T>) << s << ": dq";
     EXPECT_LE(error_of(p.dk, want.dk, 0.5), 2 * tolerance<T>) << s << ": dk";
     EXPECT_LE(error_of(p.dv, want.dv), 2 * tolerance<T>) << s << ": dv";
+    const auto blocks = p.block_scores(table.of<T>());
+    const auto exact = want.block_scores(reference.f64);
+    for (size_t i = 0; i < blocks.size(); ++i)
+      ASSERT_TRUE(double(blocks[i]) == exact[i] || std::abs(double(blocks[i]) - exact[i]) < 1e-4)
+          << s << ": block score " << i << ": " << blocks[i] << ", " << exact[i];
   }
   void compare_all(const Shape& s) {
     compare<float>(s);

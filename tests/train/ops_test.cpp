@@ -122,8 +122,28 @@ TEST(Ops, Attend) {
   };
   check({0, 0, kept}, causal);
   check({20, 3, kept}, windowed);
-  check({0, 0, kept, chosen}, causal & chosen.repeat_interleave(2, 1));
-  check({20, 3, kept, chosen.slice(1, 0, 1)}, windowed & chosen.slice(1, 0, 1));
+  check({0, 0, kept, ops::selected_words(chosen)}, causal & chosen.repeat_interleave(2, 1));
+  check({20, 3, kept, ops::selected_words(chosen.slice(1, 0, 1))}, windowed & chosen.slice(1, 0, 1));
+}
+
+TEST(Ops, BlocksAreThoseOfTheAlgebra) {
+  constexpr int64_t kept = 40, time = 500;
+  ModelConfig config;
+  for (const LayerMask mask : {LayerMask{.top_blocks = 4}, LayerMask{.top_blocks = 1}, LayerMask{.top_blocks = 9},
+                               LayerMask{.window = 300, .sinks = 3, .top_blocks = 4}}) {
+    const auto attend_by = [&](Path path) -> Function {
+      Rows rows{{config, path}, torch::kFloat, {}, torch::arange(kept, kept + time), torch::arange(kept + time), {}};
+      return [=](const Tensors& t) { return attend({t[0], t[1], t[2], 0.4, mask}, rows); };
+    };
+    for (const auto type : {torch::kDouble, torch::kFloat}) {
+      const Tensors inputs{torch::randn({2, time, 4, 12}, type), torch::randn({2, kept + time, 2, 12}, type),
+                           torch::randn({2, kept + time, 2, 7}, type)};
+      const Outcome ours = run(attend_by(Path::kernels), inputs), plain = run(attend_by(Path::algebra), inputs);
+      EXPECT_LE(difference(ours.value, plain.value), 1e-5) << mask.top_blocks << " blocks, window " << mask.window;
+      for (size_t i = 0; i < inputs.size(); ++i)
+        EXPECT_LE(difference(ours.gradients[i], plain.gradients[i]), 1e-4) << "gradient of input " << i;
+    }
+  }
 }
 
 TEST(Ops, Experts) {

@@ -21,6 +21,7 @@ namespace {
 #include "kernels/vector/attention.inc.h"
 
 #include "kernels/vector/attention_backward.inc.h"
+#include "kernels/vector/block_scores.inc.h"
 #include "kernels/vector/grouped.inc.h"
 #include "kernels/vector/losses.inc.h"
 #include "kernels/vector/training_rows.inc.h"
@@ -31,6 +32,8 @@ TrainingKernels<T> all() {
           .attention_backward = attention_backward<T>,
           .attention_scratch = attention_scratch<T>,
           .attention_backward_scratch = attention_backward_scratch<T>,
+          .block_scores = block_scores<T>,
+          .block_scores_scratch = block_scores_scratch<T>,
           .pack = pack<UnitsOf<T>>,
           .grouped = grouped<T>,
           .grouped_outer = grouped_outer<T>,

@@ -21,6 +21,7 @@ namespace {
 #include "kernels/vector/attention.inc.h"
 
 #include "kernels/vector/attention_backward.inc.h"
+#include "kernels/vector/block_scores.inc.h"
 #include "kernels/vector/grouped.inc.h"
 
 }  // namespace
@@ -28,6 +29,7 @@ namespace {
 void fill_bf16_training(TrainingTable& t) {
   t.bf16.attention = attention<uint16_t>;
   t.bf16.attention_backward = attention_backward<uint16_t>;
+  t.bf16.block_scores = block_scores<uint16_t>;
   t.bf16.grouped = grouped<uint16_t>;
   t.bf16.grouped_outer = grouped_outer<uint16_t>;
   t.bf16.product_peak = product_peak<PairUnits>;

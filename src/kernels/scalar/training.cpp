@@ -133,6 +133,33 @@ void attention_backward(const AttentionGradArgs<T>& g, int64_t task, void* scrat
   }
 }
 
+template <class T>
+int64_t block_scores_scratch(const AttentionArgs<T>& a) {  // a query's best of each block for one head
+  return (a.keys + block_rows - 1) / block_rows * int64_t(sizeof(Wide<T>));
+}
+
+template <class T>
+void block_scores(const AttentionArgs<T>& a, Wide<T>* best, int64_t task, void* scratch) {
+  constexpr Wide<T> infinity = std::numeric_limits<Wide<T>>::infinity();
+  const Task at(a, task);
+  const Visible visible = visible_of(a, at.batch, at.kv_head);
+  auto* of_head = static_cast<Wide<T>*>(scratch);
+  for (int64_t t = 0; t < a.queries; ++t) {
+    Wide<T>* of_query = best + (task * a.queries + t) * visible.blocks;
+    std::fill_n(of_query, visible.blocks, -infinity);
+    for (int64_t head = at.first_head; head < at.last_head; ++head) {
+      std::fill_n(of_head, visible.blocks, -infinity);
+      each_visible(visible, t, [&](int64_t key) {
+        Wide<T>& block = of_head[key / block_rows];
+        block = std::max(block, a.scale * dot(row_of(a.q, at.batch, t, head), row_of(a.k, at.batch, key, at.kv_head), a.dim));
+      });
+      const Wide<T> most = *std::max_element(of_head, of_head + visible.blocks);
+      for (int64_t block = 0; block < visible.blocks; ++block)
+        if (of_head[block] != -infinity) of_query[block] = std::max(of_query[block], of_head[block] - most);
+    }
+  }
+}
+
 constexpr int64_t panel_columns = 64;
 
 // Where element (k, n) of a packed matrix lies.
@@ -324,6 +351,8 @@ TrainingKernels<T> all() {
           .attention_backward = attention_backward<T>,
           .attention_scratch = attention_scratch<T>,
           .attention_backward_scratch = attention_backward_scratch<T>,
+          .block_scores = block_scores<T>,
+          .block_scores_scratch = block_scores_scratch<T>,
           .pack = pack<T>,
           .grouped = grouped<T>,
           .grouped_outer = grouped_outer<T>,
