@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""How evenly each kind of balance loads the experts of a small mixture, and what it costs: bench/results/balance.{json,md,svg}.
+"""How evenly each kind of balance loads the experts of a small mixture, and what it costs: bench/results/balance.{json,md}.
 
   bench/training/balance.py                          both shapes, every kind
   bench/training/balance.py --shapes 8 --steps 100 --tokens 200000 --out /tmp/try
@@ -17,6 +17,7 @@ import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from commands import call
 from targets import ROOT, commit
 
 SHAPES = {
@@ -85,16 +86,8 @@ batches = 4
 """
 
 
-def call(*command):
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    if done.returncode != 0:
-        raise SystemExit(f"{' '.join(map(str, command))}\n{done.stderr}")
-    return done.stdout
-
-
 def measure(options, model, tokens, *more):
-    text = call(options.hadal, "balance", model, "world_text:worlds", "--tokens", tokens, "--context", 256, "--loss", "--json", *more)
-    found = json.loads(text)
+    found = call(options.hadal, "balance", model, "world_text:worlds", "--tokens", tokens, "--context", 256, "--loss", "--json", *more)
     worst = max(found["layers"], key=lambda layer: layer["spread"])
     keys = ("max_violation", "batch_violation", "entropy")
     return {
@@ -126,8 +119,8 @@ def run(options, folder, shape, kind):
         )
     )
     if not (folder / "tokenizer").exists():
-        call(options.train, "tokenizer", file, "--vocab", 1024, "--output", folder / "tokenizer")
-    trained = json.loads(call(options.train, "train", file, "--json"))
+        subprocess.run([options.train, "tokenizer", file, "--vocab", "1024", "--output", folder / "tokenizer"], check=True, capture_output=True)
+    trained = call(options.train, "train", file, "--json")
     measured = measure(options, output / "model", options.tokens // 2)
     calibrated = measure(options, output / "model", options.tokens, "--calibrate", output / "calibrated")
     return {"experts": shape, "kind": kind, "seconds": trained["seconds"], "training_loss": trained["loss"], "measured": measured, "calibrated": calibrated}
@@ -154,30 +147,6 @@ def markdown(options, rows):
     return "\n".join(lines) + "\n"
 
 
-def picture(rows):
-    """Bars of the spreads, as trained and calibrated, on a logarithmic scale from 0.5 % to 1000 %."""
-    import math
-
-    def width(spread):
-        return 420 * max(0, math.log10(max(spread, 1e-9) / 0.005)) / math.log10(10 / 0.005)
-
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="680" height="{40 + 34 * len(rows)}" font-family="sans-serif" font-size="11">',
-        '<rect width="100%" height="100%" fill="white"/>',
-        '<text x="8" y="18" font-size="13">Spread of expert loads, worst layer: as trained (dark), calibrated (light); line: floor</text>',
-    ]
-    for i, row in enumerate(rows):
-        y = 34 + 34 * i
-        parts.append(f'<text x="8" y="{y + 17}">{row["experts"]} experts, {row["kind"]}</text>')
-        for offset, color, found in ((0, "#345", row["measured"]), (13, "#9bd", row["calibrated"])):
-            w = width(found["spread"])
-            parts.append(f'<rect x="130" y="{y + offset}" width="{w:.1f}" height="12" fill="{color}"/>')
-            parts.append(f'<text x="{136 + w:.1f}" y="{y + offset + 10}">{found["spread"]:.1%}</text>')
-        x = 130 + width(row["calibrated"]["floor"])
-        parts.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{y - 2}" y2="{y + 27}" stroke="#c33"/>')
-    return "\n".join(parts) + "\n</svg>\n"
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--hadal", default=ROOT / "build" / "release" / "hadal", type=pathlib.Path)
@@ -200,7 +169,6 @@ def main():
                 settings = {key: getattr(options, key) for key in ("steps", "rows", "seed", "tokens")}
                 options.out.with_suffix(".json").write_text(json.dumps({"commit": commit(), **settings, "runs": rows}, indent=1) + "\n")
     options.out.with_suffix(".md").write_text(markdown(options, rows))
-    options.out.with_suffix(".svg").write_text(picture(rows))
     print(options.out.with_suffix(".md"))
 
 
