@@ -5,8 +5,8 @@
   bench/training/mixtures.py --seeds 2 --steps 200 --out /tmp/try
 
 Jane Austen's novels and WordNet's definitions (script/corpus english). A dense model, and a mixture that does as much work for a token: a shared expert and two
-of sixteen, of a third of the dense width each. The mixture has eight tenths of the dense model's steps, with a schedule of its own. Then the dense model goes on for
-half as many steps again, as it is and upcycled to such a mixture. Losses are of every 50th document, which no run has seen.
+of 64, of a third of the dense width each. The mixture has eight tenths of the dense model's steps, with a schedule of its own. Then the dense model goes on for
+as many steps again, as it is and upcycled to such a mixture. Losses are of every 50th document, which no run has seen.
 """
 
 import argparse
@@ -22,7 +22,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from commands import call
 from targets import ROOT, commit
 
-LENGTH, ROWS = 256, 8
+LENGTH, ROWS = 256, 16
 SHAPE = """model_type = "deepseek_v3"
 hidden_size = 64
 num_hidden_layers = 4
@@ -38,7 +38,7 @@ num_nextn_predict_layers = 0
 tie_word_embeddings = true
 """
 DENSE = SHAPE + "n_routed_experts = 0\n"
-EXPERTS, ACTIVE, WIDTH = 16, 2, 64
+EXPERTS, ACTIVE, WIDTH = 64, 2, 64
 MIXTURE = f"""{SHAPE}first_k_dense_replace = 0
 n_routed_experts = {EXPERTS}
 num_experts_per_tok = {ACTIVE}
@@ -112,8 +112,8 @@ class Runs:
         return {"seed": seed, "steps": steps, "loss": done["evaluation"], "seconds": done["seconds"]}, output / "model"
 
     def go_on(self, seed, model):
-        """The dense model for half as many steps, as it is and upcycled."""
-        steps = self.options.steps // 2
+        """The dense model for as many steps again, as it is and upcycled."""
+        steps = self.options.steps
         mixture = self.folder / f"upcycled-{seed}-start"
         call(self.options.train, "upcycle", model, mixture, "--experts", EXPERTS, "--active", ACTIVE, "--shared", 1, "--expert-dim", WIDTH, "--router", "sigmoid", "--json")
         return {

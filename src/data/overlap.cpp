@@ -52,19 +52,29 @@ std::vector<uint64_t> word_runs(const std::string& text, int64_t words) {
   return runs;
 }
 
-Overlap measure_overlap(const Source& train, const Source& test, const OverlapOptions& options) {
+Overlap measure_overlap(const std::vector<const Source*>& train, const Source& test, const OverlapOptions& options) {
   if (options.words < 1) throw Error("an overlap of runs of {} words: expected at least 1", options.words);
-  Overlap overlap{std::min(options.train_examples, train.size()), std::min(options.test_examples, test.size())};
+  Overlap overlap;
+  overlap.test_examples = std::min(options.test_examples, test.size());
+  for (const Source* source : train) overlap.train_examples += std::min(options.train_examples, source->size());
+  const int64_t all = overlap.train_examples + overlap.test_examples;
+  int64_t done = 0;
+  const auto runs_of = [&](const Example& example) {
+    if (options.progress && done % 100 == 0) options.progress(done, all);
+    ++done;
+    return word_runs(example.whole(), options.words);
+  };
   std::vector<uint64_t> known;
-  for (int64_t i = 0; i < overlap.train_examples; ++i) {
-    const std::vector<uint64_t> runs = word_runs(train.at(i).whole(), options.words);
-    known.insert(known.end(), runs.begin(), runs.end());
-  }
+  for (const Source* source : train)
+    for (int64_t i = 0; i < std::min(options.train_examples, source->size()); ++i) {
+      const std::vector<uint64_t> runs = runs_of(source->at(i));
+      known.insert(known.end(), runs.begin(), runs.end());
+    }
   std::sort(known.begin(), known.end());
   known.erase(std::unique(known.begin(), known.end()), known.end());
 
   for (int64_t i = 0; i < overlap.test_examples; ++i) {
-    const std::vector<uint64_t> runs = word_runs(test.at(i).whole(), options.words);
+    const std::vector<uint64_t> runs = runs_of(test.at(i));
     const auto shared =
         std::count_if(runs.begin(), runs.end(), [&](uint64_t run) { return std::binary_search(known.begin(), known.end(), run); });
     overlap.runs += int64_t(runs.size());

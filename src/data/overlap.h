@@ -2,6 +2,7 @@
 // C).
 #pragma once
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,7 @@ namespace hadal {
 struct OverlapOptions {
   int64_t words = 13;                                       // of a run
   int64_t train_examples = 100'000, test_examples = 1'000;  // looked at: the first of each source. 8 bytes per run of training
+  std::function<void(int64_t done, int64_t all)> progress = {};
 };
 
 struct Overlap {
@@ -20,7 +22,7 @@ struct Overlap {
   int64_t touched = 0, copied = 0;    // test examples with a shared run; with more than half of their runs shared
   double copied_share() const { return test_examples > 0 ? double(copied) / double(test_examples) : 0; }
 };
-Overlap measure_overlap(const Source& train, const Source& test, const OverlapOptions& options = {});
+Overlap measure_overlap(const std::vector<const Source*>& train, const Source& test, const OverlapOptions& options = {});
 
 // Error when a greater share of the test's examples is copied than `limit`: what is measured on them is memory.
 void expect_little_overlap(const Overlap& overlap, double limit);

@@ -1,6 +1,9 @@
 #include "data/source.h"
 
+#include <algorithm>
+
 #include "core/error.h"
+#include "core/random.h"
 #include "data/files.h"
 #include "data/recall.h"
 #include "data/world_qa.h"
@@ -18,6 +21,12 @@ const std::vector<SourceKind>& source_kinds() {
       {"recall", "something told many tokens ago: one type, \"LETTERS DISTANCE\"", open_recall},
   };
   return kinds;
+}
+
+uint64_t hash_of_examples(const Source& source) {
+  uint64_t hash = source.hash();
+  for (int64_t i = 0; i < std::min<int64_t>(100, source.size()); ++i) hash = hash_bytes(source.at(i).whole(), hash);
+  return hash;
 }
 
 std::unique_ptr<Source> open_source(const SourceConfig& config) {

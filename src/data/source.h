@@ -53,6 +53,9 @@ struct SourceKind {
 };
 const std::vector<SourceKind>& source_kinds();
 
+// For what is made of a source and kept: its hash and its first examples, which differ where a generator was changed.
+uint64_t hash_of_examples(const Source& source);
+
 std::unique_ptr<Source> open_source(const SourceConfig& config);  // Error: an unknown kind, no data, not UTF-8, an unknown split
 
 }  // namespace hadal

@@ -78,8 +78,8 @@ uint64_t hash_of_row(const Examples& examples, int64_t row) {
 uint64_t hash_of_data(const TrainConfig& config) {
   uint64_t hash = mix_bits(config.seed ^ uint64_t(config.length));
   for (const DataConfig& data : config.data)
-    for (const uint64_t part : {open_source(data.source)->hash(), uint64_t(data.tokens), uint64_t(data.rows), uint64_t(data.whole_rows),
-                                std::bit_cast<uint64_t>(data.prompt_weight)})
+    for (const uint64_t part : {hash_of_examples(*open_source(data.source)), uint64_t(data.tokens), uint64_t(data.rows),
+                                uint64_t(data.whole_rows), std::bit_cast<uint64_t>(data.prompt_weight)})
       hash = mix_bits(hash ^ part);
   return hash;
 }

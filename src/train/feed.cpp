@@ -10,7 +10,7 @@ namespace {
 namespace fs = std::filesystem;
 
 uint64_t key_of(const Source& source, const Encoder& encoder, const ShardOptions& options) {
-  uint64_t key = mix_bits(source.hash());
+  uint64_t key = mix_bits(hash_of_examples(source));
   for (const uint64_t part : {encoder.hash(), uint64_t(options.tokens), uint64_t(options.block)}) key = mix_bits(key ^ part);
   return key;
 }

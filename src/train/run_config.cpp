@@ -257,10 +257,10 @@ int64_t TrainConfig::rows() const {
   return all;
 }
 
-std::vector<DataConfig> read_data_of(const fs::path& file) {
+RunData read_data_of(const fs::path& file) {
   const toml::table parsed = parse(file);
   Table root(parsed, file);
-  return read_data_list(root, "data");
+  return {read_data_list(root, "data"), read_data_list(root, "evaluation")};
 }
 
 TrainConfig read_train_config(const fs::path& file, const RunOverrides& overrides) {

@@ -70,6 +70,9 @@ struct RunOverrides {  // what a command says instead of the file; empty: the fi
 // Error: names the file, the key, what was expected and what was found; unknown keys too. Relative paths are beside the file, the output
 // where the program runs.
 TrainConfig read_train_config(const std::filesystem::path& file, const RunOverrides& overrides = {});
-std::vector<DataConfig> read_data_of(const std::filesystem::path& file);  // its [[data]] alone: what a tokenizer is learnt from
+struct RunData {
+  std::vector<DataConfig> train, evaluation;
+};
+RunData read_data_of(const std::filesystem::path& file);  // its [[data]] and [[evaluation]] alone
 
 }  // namespace hadal::train

@@ -35,12 +35,15 @@ TEST(Overlap, OfTextsThatShareAPart) {
   test.add(numbers(90, 50));   // 10 words: no run of 13
   test.add(numbers(80, 50));   // 20 words: 8 runs of 38
   test.add(numbers(50, 50));   // all
-  const Overlap overlap = measure_overlap(train, test);
+  const Overlap overlap = measure_overlap({&train}, test);
   EXPECT_EQ(overlap.test_examples, 4);
   EXPECT_EQ(overlap.runs, 4 * 38);
   EXPECT_EQ(overlap.shared_runs, 8 + 38);
   EXPECT_EQ(overlap.touched, 2);
   EXPECT_EQ(overlap.copied, 1);
+  FixedSource other;
+  other.add(numbers(200, 50));
+  EXPECT_EQ(measure_overlap({&train, &other}, test).copied, 2);
   expect_little_overlap(overlap, 0.25);
   EXPECT_THAT(error_of([&] { expect_little_overlap(overlap, 0.2); }), HasSubstr("1 of 4 test examples are in the training data"));
 }
@@ -52,12 +55,12 @@ TEST(Overlap, TestsOfMadeQuestionsAreNotInTraining) {
   const OverlapOptions options{.train_examples = 20'000, .test_examples = 500};
   for (const char* split : {"worlds", "templates", "compositions"}) {
     config.split = split;
-    const Overlap overlap = measure_overlap(*train, *open_source(config), options);
+    const Overlap overlap = measure_overlap({train.get()}, *open_source(config), options);
     EXPECT_EQ(overlap.copied, 0) << split;
     EXPECT_LT(double(overlap.shared_runs), 0.1 * double(overlap.runs)) << split;
   }
   config.split = "train";
-  EXPECT_EQ(measure_overlap(*train, *open_source(config), options).copied, 500);
+  EXPECT_EQ(measure_overlap({train.get()}, *open_source(config), options).copied, 500);
 }
 
 }  // namespace

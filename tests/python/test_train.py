@@ -70,6 +70,21 @@ def hadal(folder, *arguments, **more):
     )
 
 
+def test_overlap_of_tests_and_training(folder):
+    write(folder, "checked", 1, '[[evaluation]]\nkind = "world_qa"\nsplit = "worlds"\n[[evaluation]]\nkind = "world_qa"\n')
+    counts = ["--train-examples", "500", "--test-examples", "100"]
+    done = hadal(folder, "overlap", "checked.toml", "--json", *counts)
+    assert done.returncode == 0, done.stderr
+    unseen, training = json.loads(done.stdout)
+    assert unseen["test"] == "world_qa, worlds" and unseen["copied"] == 0 and unseen["test_examples"] == 100
+    assert training["copied"] == 100 and training["shared_runs"] == training["runs"] > 100
+    done = hadal(folder, "overlap", "checked.toml", "--limit", "0.5", *counts)
+    assert done.returncode == 1 and "100 of 100 test examples are in the training data" in done.stderr
+    assert "copied" in done.stdout  # what was counted is shown
+    done = hadal(folder, "overlap", "first.toml")
+    assert done.returncode == 1 and "[[evaluation]]" in done.stderr
+
+
 def losses(output):
     return [line.split(",")[:2] for line in (output / "log.csv").read_text().splitlines()[1:]]
 

@@ -9,6 +9,7 @@ namespace hadal {
 
 void add_train(CLI::App& app);
 void add_distill(CLI::App& app);
+void add_overlap(CLI::App& app);
 void add_tokenizer(CLI::App& app);
 void add_upcycle(CLI::App& app);
 

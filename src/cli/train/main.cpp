@@ -19,6 +19,6 @@ int main(int argc, char** argv) {
   return run_program({.name = "hadal",
                       .what = "hadal-train makes models of the DeepSeek family: the commands of `hadal` that need libtorch.",
                       .closing = closing,
-                      .commands = {add_train, add_distill, add_tokenizer, add_upcycle}},
+                      .commands = {add_train, add_distill, add_tokenizer, add_overlap, add_upcycle}},
                      argc, argv);
 }

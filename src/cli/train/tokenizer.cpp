@@ -24,7 +24,7 @@ struct Options {
 void run(const Options& options) {
   std::vector<std::unique_ptr<Source>> sources;
   std::vector<const Source*> views;
-  for (const train::DataConfig& data : train::read_data_of(options.file)) {
+  for (const train::DataConfig& data : train::read_data_of(options.file).train) {
     sources.push_back(open_source(data.source));
     views.push_back(sources.back().get());
   }
