@@ -156,7 +156,7 @@ Tensor logits_of(const Params<Tensor>& params, const Tensor& x, const Pass& pass
       .to(params.norm.scalar_type());
 }
 
-Tensor draft_logits(const Params<Tensor>& params, const Tensor& x, const Tensor& tokens, const Pass& pass) {
+Tensor draft_forward(const Params<Tensor>& params, const Tensor& x, const Tensor& tokens, const Pass& pass) {
   const ModelConfig& config = pass.config;
   const Draft<Tensor>& draft = params.drafts.at(0);
   const int64_t time = tokens.size(1) - 1;
@@ -167,9 +167,7 @@ Tensor draft_logits(const Params<Tensor>& params, const Tensor& x, const Tensor&
   const Tensor state = rms_norm(x.slice(1, 0, time), params.norm, config.norm_eps, pass.path);
   const Tensor joint = torch::cat(
       {rms_norm(token, draft.token_norm, config.norm_eps, pass.path), rms_norm(state, draft.hidden_norm, config.norm_eps, pass.path)}, -1);
-  const Tensor y = run_block(project(joint, draft.joint).to(x.scalar_type()), draft.block, config.layers, rows);
-  const Tensor head = config.tied_head ? params.embed : params.head;
-  return project(rms_norm(y, draft.norm, config.norm_eps, pass.path), head).to(x.scalar_type());
+  return run_block(project(joint, draft.joint).to(x.scalar_type()), draft.block, config.layers, rows);
 }
 
 }  // namespace hadal::train

@@ -57,7 +57,8 @@ struct Pass {
 Tensor forward(const Params<Tensor>& params, const Tensor& tokens, const Pass& pass);
 Tensor logits_of(const Params<Tensor>& params, const Tensor& x, const Pass& pass);  // behind the final norm [.., vocab], float32
 
-// The draft layer's logits for the token after the next (DeepSeek-V3, 2.2): x[:, :-1] joined with the embedding of tokens[:, 1:].
-Tensor draft_logits(const Params<Tensor>& params, const Tensor& x, const Tensor& tokens, const Pass& pass);
+// The draft layer's stream, before its norm, for the token after the next (DeepSeek-V3, 2.2): x[:, :-1] joined with the embedding of
+// tokens[:, 1:].
+Tensor draft_forward(const Params<Tensor>& params, const Tensor& x, const Tensor& tokens, const Pass& pass);
 
 }  // namespace hadal::train

@@ -53,12 +53,12 @@ Tensor chunked_loss(const Tensor& x, const Tensor& head, int64_t chunk, const Lo
   return ChunkedLoss::apply(x, head, chunk, loss, wants_gradient);
 }
 
-Tensor next_token_loss(const Params<Tensor>& params, const Tensor& x, const Tensor& targets, const Tensor& weights,
+Tensor next_token_loss(const Params<Tensor>& params, const Tensor& norm, const Tensor& x, const Tensor& targets, const Tensor& weights,
                        const ModelConfig& config) {
   const Tensor& head = config.tied_head ? params.embed : params.head;
   const Tensor rows = weights.flatten().nonzero().flatten();  // of questions the answers alone count
   const auto of_rows = [&](const Tensor& t) { return t.index_select(0, rows); };
-  const Tensor h = rms_norm(of_rows(x.flatten(0, -2)), params.norm, config.norm_eps, Path::kernels).to(head.scalar_type());
+  const Tensor h = rms_norm(of_rows(x.flatten(0, -2)), norm, config.norm_eps, Path::kernels).to(head.scalar_type());
   const ops::LossTerms terms{.targets = of_rows(targets.reshape({-1, 1})), .row_weight = of_rows(weights.flatten())};
   return chunked_loss(h, head, std::max<int64_t>(1, logits_at_once / head.size(0)),
                       [&](Tensor& logits, int64_t first) { return ops::token_loss(logits, terms.of_rows(first, first + logits.size(0))); });

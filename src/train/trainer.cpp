@@ -50,15 +50,14 @@ Params<Tensor> first_params(const TrainConfig& config) {
 }  // namespace
 
 Tensor draft_loss(const Params<Tensor>& params, const Tensor& x, const Examples& e, const Pass& pass) {
-  const Tensor log_p = draft_logits(params, x, e.tokens, pass).log_softmax(-1);
-  const Tensor of_targets = log_p.gather(-1, e.targets.slice(1, 1).unsqueeze(-1)).squeeze(-1);
-  return -(of_targets * e.weights.slice(1, 1)).sum();
+  const Tensor y = draft_forward(params, x, e.tokens, pass);
+  return next_token_loss(params, params.drafts[0].norm, y, e.targets.slice(1, 1), e.weights.slice(1, 1), pass.config);
 }
 
 Objective next_token(const TrainConfig& config) {
   return [draft_weight = config.draft_weight](const Params<Tensor>& params, const Examples& e, const Pass& pass) {
     const Tensor x = forward(params, e.tokens, pass);
-    Tensor loss = next_token_loss(params, x, e.targets, e.weights, pass.config);
+    Tensor loss = next_token_loss(params, params.norm, x, e.targets, e.weights, pass.config);
     if (pass.config.load_draft && draft_weight > 0) loss = loss + draft_weight * draft_loss(params, x, e, pass);
     return loss;
   };
@@ -151,7 +150,7 @@ double Trainer::evaluate() const {
     if (evaluation_->starts_text(batch)) memory = {.rows = config_.memory};
     const Examples e = evaluation_->read(batch, 0, evaluation_->rows());
     const Tensor x = forward(cast_params, e.tokens, pass_of(config_.segments > 1 ? &memory : nullptr));
-    loss += next_token_loss(cast_params, x, e.targets, e.weights, config_.model).item<double>();
+    loss += next_token_loss(cast_params, cast_params.norm, x, e.targets, e.weights, config_.model).item<double>();
     counted += e.weights.sum().item<double>();
   }
   return loss / std::max(1., counted);

@@ -10,6 +10,8 @@
 
 #include "infer/forward.h"
 #include "model/source.h"
+#include "train/parts.h"
+#include "train/trainer.h"
 #include "train/weights.h"
 
 namespace hadal::train {
@@ -61,6 +63,28 @@ TEST_P(Parity, LogitsEqualThePublishedImplementation) {
   const Case c = read_case(GetParam());
   EXPECT_LE(difference(logits(c, {.config = c.config, .path = Path::algebra}), c.logits), c.tolerance);
   EXPECT_LE(difference(logits(c, {.config = c.config}), c.logits), c.tolerance) << "by kernels";
+}
+
+TEST(Draft, LogitsAndLossEqualThePublishedImplementation) {
+  const torch::NoGradGuard no_grad;
+  int drafts = 0;
+  for (const std::string& name : golden_names()) {
+    const Checkpoint golden = open_checkpoint(folder() / name / "golden.safetensors");
+    if (!golden.tensors.contains("draft")) continue;
+    ++drafts;
+    const Case c = read_case(name, true);
+    const Pass pass{.config = c.config};
+    const Tensor x = forward(c.params, c.ids, pass), want = tensor_of(golden, "draft"), norm = c.params.drafts[0].norm;
+    const Tensor states = rms_norm(draft_forward(c.params, x, c.ids, pass), norm, c.config.norm_eps, Path::algebra);
+    EXPECT_LE(difference(project(states, c.config.tied_head ? c.params.embed : c.params.head).squeeze(0), want), c.tolerance) << name;
+
+    const Tensor targets = torch::cat({c.ids.slice(1, 1), c.ids.slice(1, 0, 1)}, 1), weights = torch::rand(c.ids.sizes());
+    const Tensor of_targets = want.log_softmax(-1).gather(-1, targets.slice(1, 1).view({-1, 1})).flatten();
+    EXPECT_NEAR(draft_loss(c.params, x, {c.ids, targets, weights}, pass).item<double>(),
+                -(of_targets * weights.flatten().slice(0, 1)).sum().item<double>(), c.tolerance * double(c.ids.numel()))
+        << name;
+  }
+  EXPECT_GT(drafts, 0);
 }
 
 TEST_P(Parity, EveryParameterGetsAGradient) {

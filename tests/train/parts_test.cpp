@@ -73,7 +73,7 @@ TEST(NextTokenLoss, EqualsCrossEntropyAndItsGradient) {
       const Tensor log_p = logits_of(params, x, {.config = config, .path = Path::algebra}).log_softmax(-1);
       loss = -(log_p.gather(-1, targets.unsqueeze(-1)).squeeze(-1) * weights).sum();
     } else {
-      loss = next_token_loss(params, x, targets, weights, config);
+      loss = next_token_loss(params, params.norm, x, targets, weights, config);
     }
     (loss * 0.5).backward();
     losses.push_back(loss.item<double>());
