@@ -1,6 +1,7 @@
 // hadal-train: the commands that make models. `hadal train` and its like start this program.
 #include "cli/program.h"
 #include "cli/train/commands.h"
+#include "train/memory.h"
 
 namespace {
 
@@ -16,6 +17,7 @@ Exit codes: 0 done, 1 failed, 2 the command line is wrong, 130 interrupted.)";
 
 int main(int argc, char** argv) {
   using namespace hadal;
+  train::keep_freed_memory();
   return run_program({.name = "hadal",
                       .what = "hadal-train makes models of the DeepSeek family: the commands of `hadal` that need libtorch.",
                       .closing = closing,

@@ -1,0 +1,12 @@
+#include "train/memory.h"
+
+#include <malloc.h>
+
+namespace hadal::train {
+
+void keep_freed_memory() {
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, -1);
+}
+
+}  // namespace hadal::train
