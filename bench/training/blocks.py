@@ -106,7 +106,10 @@ def masked(model, kind, folder):
 def learn(options, kind, seed, name, model):
     """A lesson, and what is right at its distance."""
     learnt = train(options, f"{kind}-{seed}-{name}", seed, model, LESSONS[name])
-    right = recall(options, learnt, LESSONS[name]["distance"])
+    marks = learnt.parent / "right.json"
+    if not marks.exists():
+        marks.write_text(json.dumps(recall(options, learnt, LESSONS[name]["distance"])))
+    right = json.loads(marks.read_text())
     print(f"{kind}, seed {seed}, {name}: {right}", file=sys.stderr, flush=True)
     return learnt, right
 

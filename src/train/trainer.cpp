@@ -118,10 +118,10 @@ Trainer::Outcome Trainer::step(int64_t batch) {
     part.backward();
     loss += part.detach();
   }
-  return finish_gradients(loss);
+  return finish_gradients(loss, counted);
 }
 
-Trainer::Outcome Trainer::finish_gradients(Tensor loss) {
+Trainer::Outcome Trainer::finish_gradients(Tensor loss, double counted) {
   std::vector<Tensor> common, own;  // own: of this rank's experts, which have seen the rows of all ranks
   for (const NamedTensor& t : learning())
     if (t.tensor.requires_grad()) (ranks_.divide_experts() && is_expert(t.name) ? own : common).push_back(t.tensor);
@@ -138,7 +138,7 @@ Trainer::Outcome Trainer::finish_gradients(Tensor loss) {
   const double norm = std::hypot(gradient_norm(common), std::sqrt(square.item<double>()));
   common.insert(common.end(), own.begin(), own.end());
   clip_gradients(common, norm, config_.optimizer.clip);
-  return {loss.item<double>(), norm};
+  return {loss.item<double>(), norm, counted};
 }
 
 double Trainer::evaluate() const {
@@ -198,14 +198,14 @@ void Trainer::resume() {
 }
 
 // Far above what the last steps were, or no number.
-bool Trainer::leapt(double loss) const {
-  if (!std::isfinite(loss)) return true;
+bool Trainer::leapt(const Outcome& outcome) const {
+  if (!std::isfinite(outcome.loss) || !std::isfinite(outcome.gradient_norm)) return true;
   if (state_.losses.size() < remembered_losses) return false;
   const double middle = median(state_.losses);
   std::vector<double> distances;
   for (const double each : state_.losses) distances.push_back(std::abs(each - middle));
-  // A batch of few tokens may be far off and harmless, and so may a hard question where nearly all are known.
-  return loss > middle + std::max({12 * 1.4826 * median(distances), 0.5 * middle, 0.1});
+  // A hard question where nearly all are known is harmless, and so are a few tokens that were thought impossible, at 10 each.
+  return outcome.loss > middle + std::max({12 * 1.4826 * median(distances), 0.5 * middle, 0.1, 30 / outcome.counted});
 }
 
 // To the newest state; the batches since then are left out.
@@ -257,7 +257,7 @@ RunResult Trainer::run() {
     report.loss = outcome.loss;
     report.gradient_norm = outcome.gradient_norm;
     report.learning_rate = share * config_.optimizer.learning_rate;
-    if (leapt(outcome.loss) || !std::isfinite(outcome.gradient_norm)) {
+    if (leapt(outcome)) {
       optimizer_->zero_gradients();
       go_back(outcome.loss);
       report.note = fmt::format("the loss was {:.3f}: went back to step {}", outcome.loss, state_.step);

@@ -61,10 +61,10 @@ class Trainer {
 
  private:
   struct Outcome {
-    double loss, gradient_norm;
+    double loss, gradient_norm, counted;  // the last: tokens that the loss is a mean of
   };
   Outcome step(int64_t batch);
-  Outcome finish_gradients(Tensor loss);  // of this rank's rows: over all ranks, and clipped
+  Outcome finish_gradients(Tensor loss, double counted);  // of this rank's rows: over all ranks, and clipped
   double evaluate() const;
   Pass pass_of(Memory* memory) const;
   torch::ScalarType type() const { return config_.precision == "bf16" ? torch::kBFloat16 : torch::kFloat; }
@@ -73,7 +73,7 @@ class Trainer {
   void save();
   void load(int64_t step);
   bool can_save() const;
-  bool leapt(double loss) const;
+  bool leapt(const Outcome& outcome) const;
   void go_back(double loss);
   void note(const StepReport& report) const;
 
