@@ -82,6 +82,10 @@ struct TrainingKernels {
   void (*grouped_outer)(const GroupedOuterArgs<T>&, int64_t task, void* scratch);
   int64_t (*grouped_scratch)(const GroupedArgs<T>&);  // bytes
   int64_t (*grouped_outer_scratch)(const GroupedOuterArgs<T>&);
+  void (*gather_choices)(const ChoicesArgs<T>&, int64_t first, int64_t last);  // rows = the sum of their choices, weighed
+  void (*spread_choices)(const ChoicesArgs<T>&, int64_t first, int64_t last);  // sorted = weight * row
+  // dot[i] = x[place[i]] . sorted[place[i]] for the choices of these rows, then sorted *= weight; x [rows * active, n], rows is not read.
+  void (*weigh_choices)(const ChoicesArgs<T>&, const T* x, Wide<T>* dot, int64_t first, int64_t last);
   void (*token_loss)(const TokenLossArgs<T>&, int64_t first, int64_t last);
   void (*rms_norm)(const RmsNormArgs<T>&, int64_t first, int64_t last);
   void (*rms_norm_backward)(const RmsNormGradArgs<T>&, int64_t first, int64_t last, Wide<T>* dweight);  // adds these rows' part to dweight

@@ -84,6 +84,15 @@ struct GroupedArgs {
   }
 };
 
+// Rows and the experts that they chose: choice i of row i / active is row place[i] of a matrix whose rows are sorted by expert.
+template <class T>
+struct ChoicesArgs {
+  T *rows, *sorted;       // [rows, n], [rows * active, n]
+  const int64_t* place;   // [rows * active]
+  const Wide<T>* weight;  // of each choice; null: 1
+  int64_t active, n;
+};
+
 // c[g, m, n] = sum over the rows i of group g of a[i, m] * b[row i, n]; a group without rows gets zeros. tasks: groups
 template <class T>
 struct GroupedOuterArgs {

@@ -1,6 +1,4 @@
 // Routed experts as products of rows sorted by expert.
-#include <type_traits>
-
 #include "train/ops.h"
 #include "train/ops_common.h"
 
@@ -9,14 +7,16 @@ namespace {
 
 struct Sorted {  // choices by expert: choice i is row[i]'s, place[row * active + slot] is where that choice stands
   std::vector<int64_t> offset, row, place;
+  int64_t active;
   int64_t choices() const { return int64_t(row.size()); }
+  int64_t rows() const { return choices() / active; }
 };
 
 Sorted sort_by_expert(const Tensor& expert, int64_t experts) {
   const Tensor dense = expert.contiguous();
   const int64_t* chosen = dense.data_ptr<int64_t>();
   const int64_t all = dense.numel(), active = dense.size(1);
-  Sorted s;
+  Sorted s{{}, {}, {}, active};
   s.offset.assign(size_t(experts + 1), 0);
   for (int64_t i = 0; i < all; ++i) ++s.offset[size_t(chosen[i] + 1)];
   for (int64_t e = 0; e < experts; ++e) s.offset[size_t(e + 1)] += s.offset[size_t(e)];
@@ -30,10 +30,6 @@ Sorted sort_by_expert(const Tensor& expert, int64_t experts) {
   }
   return s;
 }
-
-// bf16 numbers as torch's type, which converts by itself.
-template <class T>
-using Number = std::conditional_t<sizeof(T) == 2, at::BFloat16, T>;
 
 // Matrices of the experts, ready for c = a w^T (or a w when `transposed`): w is [n, k].
 template <class T>
@@ -91,40 +87,43 @@ Tensor outer(const Tensor& a, const Tensor& b, const Sorted& s, bool gathered) {
   return c;
 }
 
-// out[row] = sum over slots of weight[row, slot] * y[its place], in this order; weight null: 1.
 template <class T>
-Tensor gather_choices(const Tensor& y, const Wide<T>* weight, const Sorted& s, int64_t rows) {
-  const int64_t dim = y.size(1), active = rows == 0 ? 0 : s.choices() / rows;
-  const Tensor out = torch::empty({rows, dim}, y.options());
-  run_rows(rows, [&](int64_t first, int64_t last) {
-    std::vector<Wide<T>> sum(static_cast<size_t>(dim));
-    for (int64_t r = first; r < last; ++r) {
-      std::fill(sum.begin(), sum.end(), Wide<T>(0));
-      for (int64_t slot = r * active; slot < (r + 1) * active; ++slot) {
-        const auto* from = reinterpret_cast<const Number<T>*>(data<T>(y)) + s.place[size_t(slot)] * dim;
-        const Wide<T> w = weight ? weight[slot] : Wide<T>(1);
-        for (int64_t i = 0; i < dim; ++i) sum[size_t(i)] += w * Wide<T>(from[i]);
-      }
-      auto* to = reinterpret_cast<Number<T>*>(data<T>(out)) + r * dim;
-      for (int64_t i = 0; i < dim; ++i) to[i] = Number<T>(sum[size_t(i)]);
-    }
-  });
+ChoicesArgs<T> choices_of(const Tensor& rows, const Tensor& sorted, const Tensor& weight, const Sorted& s) {
+  return {.rows = rows.defined() ? data<T>(rows) : nullptr,
+          .sorted = data<T>(sorted),
+          .place = s.place.data(),
+          .weight = weight.defined() ? data<Wide<T>>(weight) : nullptr,
+          .active = s.active,
+          .n = sorted.size(1)};
+}
+
+// out[row] = sum over its choices of weight * y; weight undefined: 1.
+template <class T>
+Tensor gather_choices(const Tensor& y, const Tensor& weight, const Sorted& s) {
+  const Tensor out = torch::empty({s.rows(), y.size(1)}, y.options());
+  const ChoicesArgs<T> args = choices_of<T>(out, y, weight, s);
+  run_rows(s.rows(), [&](int64_t first, int64_t last) { training_kernels().of<T>().gather_choices(args, first, last); });
   return out;
 }
 
-// to[place] = weight[row, slot] * x[row]
+// Of every choice weight * x[row].
 template <class T>
-Tensor spread_choices(const Tensor& x, const Wide<T>* weight, const Sorted& s) {
-  const int64_t dim = x.size(1), rows = x.size(0), active = rows == 0 ? 0 : s.choices() / rows;
-  const Tensor out = torch::empty({s.choices(), dim}, x.options());
-  run_rows(s.choices(), [&](int64_t first, int64_t last) {
-    for (int64_t slot = first; slot < last; ++slot) {
-      const auto* from = reinterpret_cast<const Number<T>*>(data<T>(x)) + slot / active * dim;
-      auto* to = reinterpret_cast<Number<T>*>(data<T>(out)) + s.place[size_t(slot)] * dim;
-      for (int64_t i = 0; i < dim; ++i) to[i] = Number<T>(weight[slot] * Wide<T>(from[i]));
-    }
-  });
+Tensor spread_choices(const Tensor& x, const Tensor& weight, const Sorted& s) {
+  const Tensor out = torch::empty({s.choices(), x.size(1)}, x.options());
+  const ChoicesArgs<T> args = choices_of<T>(x, out, weight, s);
+  run_rows(s.rows(), [&](int64_t first, int64_t last) { training_kernels().of<T>().spread_choices(args, first, last); });
   return out;
+}
+
+// Of every choice the product of its rows of x and y; then y is weighed in place.
+template <class T>
+Tensor weigh_choices(const Tensor& x, const Tensor& y, const Tensor& weight, const Sorted& s) {
+  const Tensor dots = torch::empty_like(weight);
+  const ChoicesArgs<T> args = choices_of<T>({}, y, weight, s);
+  run_rows(s.rows(), [&](int64_t first, int64_t last) {
+    training_kernels().of<T>().weigh_choices(args, data<T>(x), data<Wide<T>>(dots), first, last);
+  });
+  return dots;
 }
 
 struct Experts : torch::autograd::Function<Experts> {
@@ -139,7 +138,7 @@ struct Experts : torch::autograd::Function<Experts> {
       Tensors saved{rows, weight, expert, g, u};
       for (const at::TensorList list : {gate, up, down}) saved.insert(saved.end(), list.begin(), list.end());
       context->save_for_backward(saved);
-      return gather_choices<T>(y, data<Wide<T>>(weight), s, rows.size(0));
+      return gather_choices<T>(y, weight, s);
     });
   }
 
@@ -153,17 +152,13 @@ struct Experts : torch::autograd::Function<Experts> {
     Tensors result(3);
     with_type(rows, [&](auto zero) {
       using T = decltype(zero);
-      const Tensor h = ops::swiglu(g, u), whole = product<T>(dout, down, s, true, true);  // down^T dout: of y, but for its weight
-      // y . dout = h . (down^T dout), so y itself is not needed.
-      const Tensor of_choice = (whole.to(wide_type(rows)) * h.to(wide_type(rows))).sum(1);
-      const Tensor place = torch::from_blob(const_cast<int64_t*>(s.place.data()), {s.choices()}, torch::kLong);
-      result[1] = of_choice.index_select(0, place).view_as(weight);
-      const Tensor weight_of_choice = torch::empty({s.choices(), 1}, weight.options()).index_copy_(0, place, weight.view({-1, 1}));
-      const Tensors through = swiglu_backward(g, u, whole * weight_of_choice.to(whole.scalar_type()));
+      const Tensor h = ops::swiglu(g, u), dh = product<T>(dout, down, s, true, true);  // but for the weights
+      result[1] = weigh_choices<T>(h, dh, weight, s);  // y . dout = h . (down^T dout), so y itself is not needed
+      const Tensors through = swiglu_backward(g, u, dh);
       const Tensor &dg = through[0], &du = through[1];
       const Tensor dx = product<T>(dg, gate, s, true, false).add_(product<T>(du, up, s, true, false));
-      result[0] = gather_choices<T>(dx, nullptr, s, rows.size(0));
-      const Tensor dy = spread_choices<T>(dout, data<Wide<T>>(weight), s);
+      result[0] = gather_choices<T>(dx, {}, s);
+      const Tensor dy = spread_choices<T>(dout, weight, s);
       for (const Tensor& d : {outer<T>(dg, rows, s, true), outer<T>(du, rows, s, true), outer<T>(dy, h, s, false)})
         for (const Tensor& each : d.unbind(0)) result.push_back(each);
     });

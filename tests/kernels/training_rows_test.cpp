@@ -176,6 +176,51 @@ class TrainingRows : public TrainingLevel {
     EXPECT_LE(error_of(run(table.of<T>()), run(reference.f64)), tolerance<T>) << n;
   }
   template <class T>
+  void choices(int64_t n, bool weighed) {
+    const int64_t rows = 5, active = 3, all = rows * active;
+    const auto in = random_numbers<T>(rows * n, 1), sorted = random_numbers<T>(all * n, 2), other = random_numbers<T>(all * n, 3);
+    std::vector<int64_t> place;
+    for (int64_t i = 0; i < all; ++i) place.push_back(i * 7 % all);
+    const auto run = [&]<class U>(const TrainingKernels<U>& kernels) {
+      auto from = converted<U>(in), taken = converted<U>(sorted), spread = taken, scaled = taken;
+      const auto x = converted<U>(other);
+      std::vector<U> sums(from.size());
+      std::vector<Wide<U>> weight, dot(size_t(all), 7);
+      for (int64_t i = 0; i < all; ++i) weight.push_back(Wide<U>(i) / 4 - 1);
+      const auto args = [&](std::vector<U>& a, std::vector<U>& b) {
+        return ChoicesArgs<U>{.rows = a.data(),
+                              .sorted = b.data(),
+                              .place = place.data(),
+                              .weight = weighed ? weight.data() : nullptr,
+                              .active = active,
+                              .n = n};
+      };
+      kernels.gather_choices(args(sums, taken), 0, rows);
+      kernels.spread_choices(args(from, spread), 0, 2);
+      kernels.spread_choices(args(from, spread), 2, rows);
+      kernels.weigh_choices(args(from, scaled), x.data(), dot.data(), 0, rows);
+      std::vector<double> found;
+      for (const auto* values : {&sums, &spread, &scaled})
+        for (const U v : *values) found.push_back(value_of(v));
+      found.insert(found.end(), dot.begin(), dot.end());
+      return found;
+    };
+    const std::vector<double> want = run(reference.f64);
+    EXPECT_LE(error_of(run(table.of<T>()), want), tolerance<T>) << n;
+    // The specification itself, on one number of each.
+    if (n < 2) return;
+    const auto w = [&](int64_t i) { return weighed ? double(i) / 4 - 1 : 1; };
+    const auto at = [&](const std::vector<T>& v, int64_t i, int64_t d) { return value_of(v[size_t(i * n + d)]); };
+    double sum = 0, dot = 0;
+    for (int64_t i = 6; i < 9; ++i) sum += w(i) * at(sorted, place[size_t(i)], 1);
+    for (int64_t d = 0; d < n; ++d) dot += at(other, place[4], d) * at(sorted, place[4], d);
+    const auto found = [&](int64_t i) { return want[size_t(i)]; };
+    EXPECT_NEAR(found(2 * n + 1), sum, 1e-12);
+    EXPECT_NEAR(found(rows * n + place[7] * n + 1), w(7) * at(in, 2, 1), 1e-12);
+    EXPECT_NEAR(found((rows + all) * n + place[7] * n + 1), w(7) * at(sorted, place[7], 1), 1e-12);
+    EXPECT_NEAR(found((rows + 2 * all) * n + 4), dot, 1e-12);
+  }
+  template <class T>
   void turned(int64_t half, bool pairs, bool back) {
     const int64_t times = 3, rows = 2 * times, heads = 2, width = 2 * half + 1;
     const auto x = random_numbers<T>(rows * heads * width, 1), angle = random_numbers<T>(2 * times * half, 2);
@@ -221,6 +266,10 @@ TEST_P(TrainingRows, RmsNorm) {
 }
 TEST_P(TrainingRows, Swiglu) {
   for (const int64_t n : row_sizes) gated<float>(n), gated<uint16_t>(n);
+}
+TEST_P(TrainingRows, Choices) {
+  for (const int64_t n : row_sizes)
+    for (const bool weighed : {false, true}) choices<float>(n, weighed), choices<uint16_t>(n, weighed);
 }
 TEST_P(TrainingRows, Rope) {
   for (const int64_t half : {0, 1, 4, 7, 8, 15, 16, 17, 32, 64})

@@ -322,6 +322,33 @@ void swiglu_backward(const SwigluGradArgs<T>& a, int64_t first, int64_t last) {
 }
 
 template <class T>
+void gather_choices(const ChoicesArgs<T>& a, int64_t first, int64_t last) {
+  for (int64_t row = first; row < last; ++row)
+    for (int64_t i = 0; i < a.n; ++i) {
+      Wide<T> sum = 0;
+      for (int64_t choice = row * a.active; choice < (row + 1) * a.active; ++choice)
+        sum += (a.weight ? a.weight[choice] : 1) * load(a.sorted[a.place[choice] * a.n + i]);
+      store(a.rows[row * a.n + i], sum);
+    }
+}
+
+template <class T>
+void spread_choices(const ChoicesArgs<T>& a, int64_t first, int64_t last) {
+  for (int64_t choice = first * a.active; choice < last * a.active; ++choice)
+    for (int64_t i = 0; i < a.n; ++i)
+      store(a.sorted[a.place[choice] * a.n + i], (a.weight ? a.weight[choice] : 1) * load(a.rows[choice / a.active * a.n + i]));
+}
+
+template <class T>
+void weigh_choices(const ChoicesArgs<T>& a, const T* x, Wide<T>* dot_of, int64_t first, int64_t last) {
+  for (int64_t choice = first * a.active; choice < last * a.active; ++choice) {
+    T* row = a.sorted + a.place[choice] * a.n;
+    dot_of[choice] = dot(x + a.place[choice] * a.n, row, a.n);
+    for (int64_t i = 0; i < a.n; ++i) store(row[i], (a.weight ? a.weight[choice] : 1) * load(row[i]));
+  }
+}
+
+template <class T>
 void rope(const RopeArgs<T>& a, int64_t first, int64_t last) {
   for (int64_t row = first; row < last; ++row)
     for (int64_t head = 0; head < a.heads; ++head) {
@@ -358,6 +385,9 @@ TrainingKernels<T> all() {
           .grouped_outer = grouped_outer<T>,
           .grouped_scratch = no_scratch<GroupedArgs<T>>,
           .grouped_outer_scratch = no_scratch<GroupedOuterArgs<T>>,
+          .gather_choices = gather_choices<T>,
+          .spread_choices = spread_choices<T>,
+          .weigh_choices = weigh_choices<T>,
           .token_loss = token_loss<T>,
           .rms_norm = rms_norm<T>,
           .rms_norm_backward = rms_norm_backward<T>,

@@ -1,5 +1,6 @@
-// Norms, SwiGLU and rope of training with their gradients, for every vector level; included after pack.inc.h, whose loads and stores
-// convert. One pass over a row reads all it needs and keeps nothing in between: bound by memory, except where there is exp.
+// Norms, SwiGLU, rope and the rows of experts of training with their gradients, for every vector level; included after pack.inc.h, whose
+// loads and stores convert. One pass over a row reads all it needs and keeps nothing in between: bound by memory, except where there is
+// exp.
 
 template <class T>
 void rms_norm(const RmsNormArgs<T>& a, int64_t first, int64_t last) {
@@ -58,6 +59,43 @@ void swiglu_backward(const SwigluGradArgs<T>& a, int64_t first, int64_t last) {
       store_narrow(lanes, dgate + i, slope * load_wide(lanes, up + i) * fma(x, set(1) - sigmoid, set(1)));
       store_narrow(lanes, dup + i, slope * x);
     });
+  }
+}
+
+template <class T>
+void gather_choices(const ChoicesArgs<T>& a, int64_t first, int64_t last) {
+  for (int64_t row = first; row < last; ++row)
+    each_vector(a.n, [&](auto lanes, int64_t i, int) ALWAYS_INLINE {
+      Vec sum = set(0);
+      for (int64_t choice = row * a.active; choice < (row + 1) * a.active; ++choice)
+        sum = fma(load_wide(lanes, a.sorted + a.place[choice] * a.n + i), set(a.weight ? a.weight[choice] : 1), sum);
+      store_narrow(lanes, a.rows + row * a.n + i, sum);
+    });
+}
+
+template <class T>
+void spread_choices(const ChoicesArgs<T>& a, int64_t first, int64_t last) {
+  for (int64_t choice = first * a.active; choice < last * a.active; ++choice) {
+    const T* from = a.rows + choice / a.active * a.n;
+    T* to = a.sorted + a.place[choice] * a.n;
+    const Vec weight = set(a.weight ? a.weight[choice] : 1);
+    each_vector(a.n, [&](auto lanes, int64_t i, int) ALWAYS_INLINE { store_narrow(lanes, to + i, load_wide(lanes, from + i) * weight); });
+  }
+}
+
+template <class T>
+void weigh_choices(const ChoicesArgs<T>& a, const T* x, float* dot, int64_t first, int64_t last) {
+  for (int64_t choice = first * a.active; choice < last * a.active; ++choice) {
+    const T* other = x + a.place[choice] * a.n;
+    T* row = a.sorted + a.place[choice] * a.n;
+    const Vec weight = set(a.weight ? a.weight[choice] : 1);
+    Sum16 sum;
+    each_vector(a.n, [&](auto lanes, int64_t i, int part) ALWAYS_INLINE {
+      const Vec v = load_wide(lanes, row + i);
+      sum.part[part] = fma(v, load_wide(lanes, other + i), sum.part[part]);
+      store_narrow(lanes, row + i, v * weight);
+    });
+    dot[choice] = total(sum.part);
   }
 }
 
