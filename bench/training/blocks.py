@@ -71,9 +71,9 @@ type = "f32"
 LESSONS = {
     "first": {"letters": 8, "distance": 32, "length": 80, "rows": 64, "steps": 500},
     "short": {"letters": 26, "distance": 128, "length": 384, "rows": 16, "steps": 400},
-    "near": {"letters": 26, "distance": 1000, "length": 1280, "rows": 8, "steps": 200},
+    "near": {"letters": 26, "distance": 1000, "length": 1280, "rows": 8, "steps": 300},
     "further": {"letters": 26, "distance": 3500, "length": 3840, "rows": 3, "steps": 100},
-    "far": {"letters": 26, "distance": 10_240, "length": 10_624, "rows": 1, "steps": 100},
+    "far": {"letters": 26, "distance": 10_240, "length": 10_624, "rows": 1, "steps": 200},
 }
 
 
