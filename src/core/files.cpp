@@ -2,6 +2,7 @@
 #include "core/files.h"
 
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -77,5 +78,14 @@ void write_atomically(const fs::path& path, const std::function<void(std::ostrea
   ::close(fd);
   if (::rename(temporary.c_str(), path.c_str()) != 0) give_up(std::strerror(errno));
 }
+
+FolderLock::FolderLock(const std::filesystem::path& folder) : descriptor_(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+  if (descriptor_ >= 0 && ::flock(descriptor_, LOCK_EX) == 0) return;
+  const int reason = errno;
+  if (descriptor_ >= 0) ::close(descriptor_);
+  throw Error("cannot lock {}: {}", folder.string(), std::strerror(reason));
+}
+
+FolderLock::~FolderLock() { ::close(descriptor_); }
 
 }  // namespace hadal

@@ -1,16 +1,12 @@
 #include "serve/keys.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/rand.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <charconv>
 #include <cstring>
 #include <ctime>
@@ -162,21 +158,8 @@ std::string text_of(const fs::path& file) {
   return there && status.st_size == 0 ? std::string() : read_text(file, longest);
 }
 
-// Held while the file is changed. The folder is locked, because the file itself is replaced.
-class FolderLock {
- public:
-  explicit FolderLock(const fs::path& file) {
-    const fs::path folder = file.has_parent_path() ? file.parent_path() : ".";
-    fd_ = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd_ < 0 || ::flock(fd_, LOCK_EX) != 0) throw Error("cannot write {}: {}", file.string(), std::strerror(errno));
-  }
-  ~FolderLock() { ::close(fd_); }
-  FolderLock(const FolderLock&) = delete;
-  FolderLock& operator=(const FolderLock&) = delete;
-
- private:
-  int fd_;
-};
+// What is locked while the file is changed: the file itself is replaced.
+fs::path folder_of(const fs::path& file) { return file.has_parent_path() ? file.parent_path() : "."; }
 
 void write_keys(const fs::path& file, const std::string& text) {
   const mode_t before = ::umask(0077);
@@ -221,7 +204,7 @@ std::string add_key(const fs::path& file, const KeyRules& rules) {
   for (const std::string& model : rules.models)
     if (model.empty() || model.find_first_of(" ,\t\r\n") != std::string::npos)
       throw Error("models: expected names without spaces and commas, found '{}'", model);
-  const FolderLock lock(file);
+  const FolderLock lock(folder_of(file));
   std::string text = fs::exists(file) ? text_of(file) : std::string(opening);
   for (const Key& key : parse_keys(text, file.string()))
     if (key.rules.name == rules.name) throw Error("{} has a key named '{}' already", file.string(), rules.name);
@@ -234,7 +217,7 @@ std::string add_key(const fs::path& file, const KeyRules& rules) {
 }
 
 void remove_key(const fs::path& file, const std::string& name) {
-  const FolderLock lock(file);
+  const FolderLock lock(folder_of(file));
   std::istringstream in(text_of(file));
   std::string kept;
   bool found = false;

@@ -1,6 +1,7 @@
 // Batches of a run: shards made once per source and tokenizer, rows of several sources one under the other.
 #include <fmt/format.h>
 
+#include "core/files.h"
 #include "core/random.h"
 #include "model/source.h"
 #include "train/trainer.h"
@@ -25,7 +26,8 @@ std::shared_ptr<const Shards> shards_of(const DataConfig& data, int64_t row, con
   const fs::path folder = cache_folder() / "shards" / fmt::format("{:016x}", key_of(*source, encoder, options));
   if (ranks.rank == 0 && !fs::exists(folder)) {
     fs::create_directories(folder.parent_path());
-    write_shards(*source, encoder, folder, options);
+    const FolderLock one_run_at_a_time(folder.parent_path());
+    if (!fs::exists(folder)) write_shards(*source, encoder, folder, options);
   }
   wait_for_all(ranks);
   auto shards = std::make_shared<const Shards>(folder);

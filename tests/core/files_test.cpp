@@ -7,9 +7,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <cstring>
 #include <fstream>
+#include <thread>
 
 #include "core/error.h"
 
@@ -115,6 +117,23 @@ TEST_F(Files, ADiskThatIsFullLeavesTheOldContent) {
   EXPECT_THAT(message, testing::StartsWith("cannot write " + path.string() + ": "));
   EXPECT_EQ(read_text(path), "old");
   EXPECT_THAT(left(), testing::ElementsAre("out"));
+}
+
+TEST_F(Files, AFolderIsLockedByOneAtATime) {
+  std::atomic<int> inside = 0, most = 0;
+  std::vector<std::thread> threads;
+  for (int i = 0; i < 4; ++i)
+    threads.emplace_back([&] {
+      for (int round = 0; round < 20; ++round) {
+        const FolderLock lock(folder);
+        most = std::max<int>(most, ++inside);
+        std::this_thread::yield();
+        --inside;
+      }
+    });
+  for (std::thread& t : threads) t.join();
+  EXPECT_EQ(most, 1);
+  EXPECT_THAT(message_of([&] { const FolderLock lock(folder / "none"); }), testing::HasSubstr("none: No such file or directory"));
 }
 
 TEST_F(Files, PlacesThatCannotBeWritten) {
