@@ -1,3 +1,4 @@
+// glibc: memory comes from the heap alone, whose top is never given back.
 #include "train/memory.h"
 
 #include <malloc.h>

@@ -1,3 +1,4 @@
+// What training wants of the allocator.
 #pragma once
 
 namespace hadal::train {
