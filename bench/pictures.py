@@ -129,10 +129,10 @@ PICTURES = {"balance": balance, "blocks": blocks, "distill": distill, "mixtures"
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", choices=[*PICTURES, []], metavar="name", help=", ".join(PICTURES))
+    parser.add_argument("names", nargs="*", default="all", choices=["all", *PICTURES], metavar="name", help=", ".join(PICTURES))
     parser.add_argument("--results", type=pathlib.Path, default=RESULTS, help="the folder of both")
     options = parser.parse_args()
-    for name in options.names or PICTURES:
+    for name in PICTURES if "all" in options.names else options.names:
         record = options.results / f"{name}.json"
         draw(record.with_suffix(".svg"), *PICTURES[name](json.loads(record.read_text())))
         print(record.with_suffix(".svg"))

@@ -147,6 +147,25 @@ TEST_F(TrainerTest, LeavesOutABatchWhoseLossIsNoNumber) {
   for (const Tensor& t : tensors(trainer, c)) EXPECT_TRUE(t.isfinite().all().item<bool>());
 }
 
+TEST_F(TrainerTest, AFewSurprisingTokensAreNoLeap) {
+  const TrainConfig c = config("surprise", "[batch]\nlength = 32\n[schedule]\nsteps = 120\n[save]\nevery = 40\n");
+  for (const auto& [surprise, leaps] : {std::pair{20., false}, {2000., true}}) {
+    fs::remove_all(c.output);
+    double counted = 0;
+    const Objective objective = [&, whole = next_token(c)](const Params<Tensor>& params, const Examples& e, const Pass& pass) {
+      const Tensor loss = 1e-3 * whole(params, e, pass);
+      if (e.batch == 110) counted = e.weights.sum().item<double>();
+      return e.batch == 110 ? loss + surprise : loss;
+    };
+    std::string note;
+    Trainer trainer(c, objective, {.report = [&](const StepReport& r) { note += r.note; }, .preparing = {}, .stop = {}});
+    EXPECT_TRUE(trainer.run().finished);
+    EXPECT_GT(counted, 0);
+    EXPECT_GT(surprise / counted, 0.1) << "enough in a batch of many tokens";
+    EXPECT_EQ(note.find("went back to step 80") != std::string::npos, leaps) << surprise << ": " << note;
+  }
+}
+
 TEST_F(TrainerTest, GivesUpWhenItNeverIsANumberAndKeepsTheLastState) {
   const TrainConfig c = config("breaks", "[batch]\nlength = 32\n[schedule]\nsteps = 12\n[save]\nevery = 4\n");
   Trainer trainer(c, broken(c, [](int64_t batch) { return batch >= 6; }));
