@@ -67,8 +67,12 @@ def draw(file, title, panels):
 
 def balance(record):
     def spreads(experts):
-        runs = [run for run in record["runs"] if run["experts"] == experts]
-        return {f"{run['kind']}{words}": [run[which]["spread"]] for run in runs for which, words in (("measured", ""), ("calibrated", ", calibrated"))}
+        rows = {}
+        for run in record["runs"]:
+            for which, words in (("measured", ""), ("calibrated", ", calibrated")):
+                if run["experts"] == experts:
+                    rows.setdefault(f"{run['kind']}{words}", []).append(run[which]["spread"])
+        return rows
 
     panels = [Panel(f"{experts} experts", spreads(experts), first=0.005, last=10, log=True, asked=(asked, "asked of calibrated"), colors=2) for experts, asked in (("8", 0.025), ("64", 0.04))]
     return "(Most - least) / mean of the experts' loads, worst layer, unseen text", panels

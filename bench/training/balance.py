@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
 """How evenly each kind of balance loads the experts of a small mixture, and what it costs: bench/results/balance.{json,md}.
 
-  bench/training/balance.py                          both shapes, every kind
-  bench/training/balance.py --shapes 8 --steps 100 --tokens 200000 --out /tmp/try
+  bench/training/balance.py                          both shapes, every kind, three seeds: 24 minutes of one core a seed
+  bench/training/balance.py --shapes 8 --seeds 1 --steps 100 --tokens 200000 --folder /tmp/try --out /tmp/try/balance
 
-Every run has the same model (sigmoid router with a selection bias), data, seed and steps; only [balance] differs. Loads and losses are of text that
-no run has seen; "calibrated" is the same model with biases fitted on other such text (`hadal balance --calibrate`).
+Every run of a seed has the same model (sigmoid router with a selection bias), data and steps; only [balance] differs. Loads and losses are of text that
+no run has seen; "calibrated" is the same model with biases fitted on other such text (`hadal balance --calibrate`). What --folder has is not made again.
 """
 
 import argparse
 import json
 import pathlib
+import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
@@ -101,15 +101,17 @@ def measure(options, model, tokens, *more):
     }
 
 
-def run(options, folder, shape, kind):
-    output = folder / f"{shape}-{kind}"
-    file = folder / f"{shape}-{kind}.toml"
+def run(options, shape, kind, seed):
+    folder = options.folder.resolve()
+    output, file, found = (folder / f"{shape}-{kind}-{seed}{end}" for end in ("", ".toml", ".json"))
+    if found.exists():
+        return json.loads(found.read_text())
     sizes = "\n".join(f"{key} = {value}" for key, value in SHAPES[shape].items())
     file.write_text(
         RUN.format(
             output=output,
             tokenizer=folder / "tokenizer",
-            seed=options.seed,
+            seed=seed,
             shape=sizes,
             rows=options.rows,
             train_tokens=options.rows * 257 * options.steps,
@@ -123,26 +125,36 @@ def run(options, folder, shape, kind):
     trained = call(options.train, "train", file, "--json")
     measured = measure(options, output / "model", options.tokens // 2)
     calibrated = measure(options, output / "model", options.tokens, "--calibrate", output / "calibrated")
-    return {"experts": shape, "kind": kind, "seconds": trained["seconds"], "training_loss": trained["loss"], "measured": measured, "calibrated": calibrated}
+    print(f"{shape} experts, {kind}, seed {seed}: {measured['spread']:.1%}, calibrated {calibrated['spread']:.1%}, loss {measured['loss']:.4f}", flush=True)
+    row = {"experts": shape, "kind": kind, "seed": seed, "seconds": trained["seconds"], "training_loss": trained["loss"], "measured": measured, "calibrated": calibrated}
+    found.write_text(json.dumps(row))
+    return row
 
 
-def markdown(options, rows):
+def markdown(record):
+    runs = {}
+    for row in record["runs"]:
+        runs.setdefault((row["experts"], row["kind"]), []).append(row)
+    percents = lambda values: ", ".join(f"{100 * value:.1f}" for value in values) + " %"
+    seeds = len(record["runs"]) // len(runs)
     lines = [
         "# Experts in balance",
         "",
-        f"`bench/training/balance.py` on {time.strftime('%Y-%m-%d')}, commit {commit()}, seed {options.seed}: {options.steps} steps of {options.rows} x 256 tokens. "
+        f"`bench/training/balance.py` on {record['date']}, commit {record['commit']}, {seeds} seeds of each: {record['steps']} steps of {record['rows']} x 256 tokens. "
         "Spread is (most - least) / mean of the experts' loads in the worst layer, floor what chance gives a perfectly even router. "
-        "Change is that of the loss against the run without balance.",
+        "Change is that of the mean loss against that of the runs without balance.",
         "",
         "| experts | balance | spread | loss | change | dead | MaxVio of 16k tokens | calibrated: spread | floor | loss | change |",
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        base = next(r["measured"]["loss"] for r in rows if r["experts"] == row["experts"] and r["kind"] == "none")
-        m, c = row["measured"], row["calibrated"]
+    for (experts, kind), rows in runs.items():
+        of = lambda which, key, rows=rows: [row[which][key] for row in rows]
+        base = statistics.mean(row["measured"]["loss"] for row in runs[experts, "none"])
+        loss, calibrated_loss = (statistics.mean(of(which, "loss")) for which in ("measured", "calibrated"))
         lines.append(
-            f"| {row['experts']} | {row['kind']} | {m['spread']:.1%} | {m['loss']:.4f} | {m['loss'] / base - 1:+.2%} | {m['dead']} | {m['batch_violation']:.2f} | "
-            f"{c['spread']:.1%} | {c['floor']:.1%} | {c['loss']:.4f} | {c['loss'] / base - 1:+.2%} |"
+            f"| {experts} | {kind} | {percents(of('measured', 'spread'))} | {loss:.4f} | {loss / base - 1:+.2%} | {max(of('measured', 'dead'))} | "
+            f"{statistics.mean(of('measured', 'batch_violation')):.2f} | {percents(of('calibrated', 'spread'))} | {of('calibrated', 'floor')[0]:.1%} | "
+            f"{calibrated_loss:.4f} | {calibrated_loss / base - 1:+.2%} |"
         )
     return "\n".join(lines) + "\n"
 
@@ -155,20 +167,19 @@ def main():
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--rows", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=2_200_000, help="of unseen text: half to fit on, half to measure")
-    parser.add_argument("--out", default=ROOT / "bench" / "results" / "balance", type=pathlib.Path)
+    parser.add_argument("--folder", type=pathlib.Path, default=ROOT / "runs" / "balance", help="where all of it is kept")
+    parser.add_argument("--out", default=ROOT / "bench" / "results" / "balance", type=pathlib.Path, help="without .md and .json")
     options = parser.parse_args()
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        for shape in options.shapes:
-            for kind in options.kinds:
-                rows.append(run(options, pathlib.Path(folder), shape, kind))
-                last = rows[-1]
-                print(f"{shape} experts, {kind}: {last['measured']['spread']:.1%}, calibrated {last['calibrated']['spread']:.1%}, loss {last['measured']['loss']:.4f}", flush=True)
-                settings = {key: getattr(options, key) for key in ("steps", "rows", "seed", "tokens")}
-                options.out.with_suffix(".json").write_text(json.dumps({"commit": commit(), **settings, "runs": rows}, indent=1) + "\n")
-    options.out.with_suffix(".md").write_text(markdown(options, rows))
+    options.folder.mkdir(parents=True, exist_ok=True)
+    settings = {key: getattr(options, key) for key in ("steps", "rows", "tokens")}
+    record = {"date": time.strftime("%Y-%m-%d"), "commit": commit(), **settings, "runs": []}
+    for shape in options.shapes:
+        for kind in options.kinds:
+            record["runs"] += [run(options, shape, kind, seed) for seed in range(1, options.seeds + 1)]
+    options.out.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    options.out.with_suffix(".md").write_text(markdown(record))
     print(options.out.with_suffix(".md"))
 
 
