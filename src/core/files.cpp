@@ -79,8 +79,13 @@ void write_atomically(const fs::path& path, const std::function<void(std::ostrea
   if (::rename(temporary.c_str(), path.c_str()) != 0) give_up(std::strerror(errno));
 }
 
-FolderLock::FolderLock(const std::filesystem::path& folder) : descriptor_(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
-  if (descriptor_ >= 0 && ::flock(descriptor_, LOCK_EX) == 0) return;
+FolderLock::FolderLock(const std::filesystem::path& folder, const std::function<void()>& waiting)
+    : descriptor_(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
+  if (descriptor_ >= 0 && ::flock(descriptor_, LOCK_EX | LOCK_NB) == 0) return;
+  if (descriptor_ >= 0 && errno == EWOULDBLOCK) {
+    if (waiting) waiting();
+    if (::flock(descriptor_, LOCK_EX) == 0) return;
+  }
   const int reason = errno;
   if (descriptor_ >= 0) ::close(descriptor_);
   throw Error("cannot lock {}: {}", folder.string(), std::strerror(reason));

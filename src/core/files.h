@@ -32,10 +32,11 @@ std::string read_text(const std::filesystem::path& path, size_t limit = size_t(1
 // Error (disk full, no permission) leaves no temporary file behind.
 void write_atomically(const std::filesystem::path& path, const std::function<void(std::ostream&)>& write);
 
-// Held while what is in a folder is changed, by one process at a time; the others wait. Error: no such folder.
+// Held while what is in a folder is changed, by one process at a time; the others wait, and call `waiting` before they do. Error: no such
+// folder.
 class FolderLock {
  public:
-  explicit FolderLock(const std::filesystem::path& folder);
+  explicit FolderLock(const std::filesystem::path& folder, const std::function<void()>& waiting = {});
   ~FolderLock();
   FolderLock(const FolderLock&) = delete;
   FolderLock& operator=(const FolderLock&) = delete;

@@ -26,7 +26,7 @@ std::shared_ptr<const Shards> shards_of(const DataConfig& data, int64_t row, con
   const fs::path folder = cache_folder() / "shards" / fmt::format("{:016x}", key_of(*source, encoder, options));
   if (ranks.rank == 0 && !fs::exists(folder)) {
     fs::create_directories(folder.parent_path());
-    const FolderLock one_run_at_a_time(folder.parent_path());
+    const FolderLock one_run_at_a_time(folder.parent_path(), hooks.waiting);
     if (!fs::exists(folder)) write_shards(*source, encoder, folder, options);
   }
   wait_for_all(ranks);

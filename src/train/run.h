@@ -22,6 +22,7 @@ struct StepReport {
 struct RunHooks {
   std::function<void(const StepReport&)> report;                    // behind every step; may be empty
   std::function<void(int64_t tokens, int64_t examples)> preparing;  // while data become shards
+  std::function<void()> waiting;                                    // before this run waits for another that writes shards
   std::function<bool()> stop;                                       // true: save and return
 };
 

@@ -238,6 +238,21 @@ void Trainer::note(const StepReport& report) const {
   if (hooks_.report) hooks_.report(report);
 }
 
+// What follows from a step's gradients.
+void Trainer::learn(const Outcome& outcome, double share) {
+  optimizer_->step(share);
+  optimizer_->zero_gradients();
+  if (balancer_) balancer_->finish_step(params_, share);
+  if (config_.ema > 0) {
+    const torch::NoGradGuard no_grad;
+    const std::vector<NamedTensor> from = named(config_.model, params_), to = named(config_.model, average_);
+    for (size_t i = 0; i < from.size(); ++i) to[i].tensor.lerp_(from[i].tensor, 1 - config_.ema);
+  }
+  ++state_.step;
+  if (outcome.loss != 0) state_.losses.push_back(outcome.loss);  // 0: a batch of segments in which nothing counts
+  if (state_.losses.size() > remembered_losses) state_.losses.erase(state_.losses.begin());
+}
+
 RunResult Trainer::run() {
   using Clock = std::chrono::steady_clock;
   const auto begin = Clock::now();
@@ -245,8 +260,7 @@ RunResult Trainer::run() {
   fs::create_directories(config_.output);
   if (state_.step == 0 && saved_steps(config_.output).empty()) save();
   RunResult result;
-  bool due = false;  // a state
-  bool stopping = false;
+  bool due = false, stopping = false;  // due: a state
   while (state_.step < config_.schedule.steps) {
     stopping = stopping || any(ranks_, hooks_.stop && hooks_.stop());
     if (stopping && can_save()) break;
@@ -265,20 +279,8 @@ RunResult Trainer::run() {
       if (ranks_.rank == 0 && hooks_.report) hooks_.report(report);
       continue;
     }
-    optimizer_->step(share);
-    optimizer_->zero_gradients();
-    if (balancer_) {
-      balancer_->finish_step(params_, share);
-      report.spread = balancer_->worst().spread;
-    }
-    if (config_.ema > 0) {
-      const torch::NoGradGuard no_grad;
-      const std::vector<NamedTensor> from = named(config_.model, params_), to = named(config_.model, average_);
-      for (size_t i = 0; i < from.size(); ++i) to[i].tensor.lerp_(from[i].tensor, 1 - config_.ema);
-    }
-    ++state_.step;
-    if (outcome.loss != 0) state_.losses.push_back(outcome.loss);  // 0: a batch of segments in which nothing counts
-    if (state_.losses.size() > remembered_losses) state_.losses.erase(state_.losses.begin());
+    learn(outcome, share);
+    if (balancer_) report.spread = balancer_->worst().spread;
     const bool last = state_.step == config_.schedule.steps;
     if (evaluation_ && (last || (config_.evaluate_every > 0 && state_.step % config_.evaluate_every == 0)))
       report.evaluation = result.evaluation = evaluate();
@@ -286,7 +288,6 @@ RunResult Trainer::run() {
     report.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
     report.tokens_per_second = double((state_.step - first) * batch_tokens) / report.seconds;
     report.resident = resident_bytes();
-    result.loss = outcome.loss;
     note(report);
     due = due || last || state_.step % config_.save_every == 0;
     if (due && (last || can_save())) {
@@ -296,6 +297,7 @@ RunResult Trainer::run() {
   }
   result.steps = state_.step;
   result.tokens = state_.step * batch_tokens;
+  if (!state_.losses.empty()) result.loss = state_.losses.back();
   result.seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   result.finished = state_.step == config_.schedule.steps;
   if (!result.finished) save();

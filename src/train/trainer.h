@@ -73,6 +73,7 @@ class Trainer {
   void save();
   void load(int64_t step);
   bool can_save() const;
+  void learn(const Outcome& outcome, double share);
   bool leapt(const Outcome& outcome) const;
   void go_back(double loss);
   void note(const StepReport& report) const;

@@ -11,6 +11,7 @@
 #include <csignal>
 #include <cstring>
 #include <fstream>
+#include <optional>
 #include <thread>
 
 #include "core/error.h"
@@ -134,6 +135,18 @@ TEST_F(Files, AFolderIsLockedByOneAtATime) {
   for (std::thread& t : threads) t.join();
   EXPECT_EQ(most, 1);
   EXPECT_THAT(message_of([&] { const FolderLock lock(folder / "none"); }), testing::HasSubstr("none: No such file or directory"));
+}
+
+TEST_F(Files, WhoWaitsForAFolderSaysSo) {
+  std::optional<FolderLock> first(std::in_place, folder);
+  int waited = 0;
+  const auto waiting = [&] { ++waited, first.reset(); };
+  const FolderLock second(folder, waiting);
+  EXPECT_EQ(waited, 1);
+  const fs::path other = folder / "other";
+  fs::create_directory(other);
+  const FolderLock third(other, waiting);
+  EXPECT_EQ(waited, 1);
 }
 
 TEST_F(Files, PlacesThatCannotBeWritten) {

@@ -79,7 +79,8 @@ TEST_F(TrainerTest, LearnsAndItsModelRunsInTheEngine) {
   const TrainConfig c =
       config("learns", "[batch]\nlength = 64\nmicro_rows = 2\n[schedule]\nsteps = 80\nwarmup = 5\n[save]\ntype = 'f32'\n");
   std::vector<double> losses;
-  Trainer trainer(c, next_token(c), {.report = [&](const StepReport& r) { losses.push_back(r.loss); }, .preparing = {}, .stop = {}});
+  Trainer trainer(c, next_token(c),
+                  {.report = [&](const StepReport& r) { losses.push_back(r.loss); }, .preparing = {}, .waiting = {}, .stop = {}});
   const RunResult result = trainer.run();
   ASSERT_EQ(losses.size(), 80u);
   EXPECT_NEAR(losses[0], std::log(320), 0.8) << "it knows nothing at first";
@@ -115,7 +116,7 @@ TEST_F(TrainerTest, GoesOnBitForBit) {
   int64_t steps = 0;
   {
     Trainer first(parts, next_token(parts),
-                  {.report = [&](const StepReport&) { ++steps; }, .preparing = {}, .stop = [&] { return steps == 7; }});
+                  {.report = [&](const StepReport&) { ++steps; }, .preparing = {}, .waiting = {}, .stop = [&] { return steps == 7; }});
     EXPECT_FALSE(first.run().finished);
   }
   fs::remove_all(state_folder(parts.output, 7));  // as if it had been killed behind step 7, its last state that of step 5
@@ -139,7 +140,7 @@ TEST_F(TrainerTest, LeavesOutABatchWhoseLossIsNoNumber) {
   const TrainConfig c = config("leaps", "[batch]\nlength = 32\n[schedule]\nsteps = 12\n[save]\nevery = 4\n");
   std::string note;
   Trainer trainer(c, broken(c, [](int64_t batch) { return batch == 6; }),
-                  {.report = [&](const StepReport& r) { note += r.note; }, .preparing = {}, .stop = {}});
+                  {.report = [&](const StepReport& r) { note += r.note; }, .preparing = {}, .waiting = {}, .stop = {}});
   EXPECT_TRUE(trainer.run().finished);
   EXPECT_THAT(note, HasSubstr("went back to step 4"));
   const std::string log = read_text(c.output / "log.csv");
@@ -158,7 +159,7 @@ TEST_F(TrainerTest, AFewSurprisingTokensAreNoLeap) {
       return e.batch == 110 ? loss + surprise : loss;
     };
     std::string note;
-    Trainer trainer(c, objective, {.report = [&](const StepReport& r) { note += r.note; }, .preparing = {}, .stop = {}});
+    Trainer trainer(c, objective, {.report = [&](const StepReport& r) { note += r.note; }, .preparing = {}, .waiting = {}, .stop = {}});
     EXPECT_TRUE(trainer.run().finished);
     EXPECT_GT(counted, 0);
     EXPECT_GT(surprise / counted, 0.1) << "enough in a batch of many tokens";

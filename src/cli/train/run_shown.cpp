@@ -38,6 +38,7 @@ RunResult run_shown(const train::TrainConfig& config, const std::function<RunRes
       if (!preparing) preparing.emplace("preparing data", "tokens");
       preparing->update(tokens, 0, fmt::format("{} examples", with_commas(examples)));
     };
+    hooks.waiting = [] { note("another run prepares data: waiting until it is done"); };
     int64_t first = -1;
     hooks.report = [&](const StepReport& r) {
       preparing.reset();
