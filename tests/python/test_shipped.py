@@ -51,4 +51,4 @@ def test_they_are_listed_and_small(hadal):
 def test_the_mixture_is_balanced(hadal):
     report = json.loads(hadal.run("balance", "nano-v2", "world_text:worlds", "--tokens", 200_000, "--json").stdout)
     assert all(layer["dead"] == 0 for layer in report["layers"])
-    assert max(layer["max_violation"] for layer in report["layers"]) < 0.5
+    assert max(layer["max_violation"] for layer in report["layers"]) < 0.15
