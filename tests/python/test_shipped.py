@@ -35,7 +35,7 @@ def test_it_writes_sentences(hadal, name):
 
 def test_it_talks_about_a_document_without_a_network(hadal):
     asked = f"{DOCUMENT}\nWhere does Ben live?"
-    for name in ("nano-v1", "nano-v2"):
+    for name in NAMES:
         assert hadal.run("generate", name, "--temperature", 0, "-p", asked).stdout.strip() == "Lisbon"
     done = subprocess.run([hadal.program, "chat", "nano-v2"], input="Where does Ben live?\nAnd Zoe?\n", capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and len(done.stdout.splitlines()) == 2
