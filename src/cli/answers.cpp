@@ -183,7 +183,9 @@ Intervals are of 95 %, by drawing the questions anew 1,000 times. With --against
 kept is accuracy over accuracy; above chance, both less that of the commonest answers.)");
   add_model(command, options->model);
   SourceConfig& source = options->source;
-  command->add_option("--source", source.kind, "where the questions come from: world_qa, recall, jsonl")->type_name("KIND")->capture_default_str();
+  command->add_option("--source", source.kind, "where the questions come from: world_qa, recall, jsonl")
+      ->type_name("KIND")
+      ->capture_default_str();
   command->add_option("--path", source.path, "of a source that is files")->type_name("PATH");
   command->add_option("--split", source.split, "world_qa: train, worlds, templates, compositions; files: train, test, all")
       ->type_name("NAME")
