@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How evenly each kind of balance loads the experts of a small mixture, and what it costs: bench/results/balance.{json,md}.
 
-  bench/training/balance.py                          both shapes, every kind, three seeds: 24 minutes of one core a seed
+  bench/training/balance.py                          both shapes, every kind, three seeds: some 35 minutes of one core a seed
   bench/training/balance.py --shapes 8 --seeds 1 --steps 100 --tokens 200000 --folder /tmp/try --out /tmp/try/balance
 
 Every run of a seed has the same model (sigmoid router with a selection bias), data and steps; only [balance] differs. Loads and losses are of text that
