@@ -122,10 +122,14 @@ TEST_F(TrainerTest, GoesOnBitForBit) {
   fs::remove_all(state_folder(parts.output, 7));  // as if it had been killed behind step 7, its last state that of step 5
   Trainer second(parts, next_token(parts));
   second.resume();
-  second.run();
+  const RunResult second_result = second.run();
   const std::vector<Tensor> a = tensors(straight, whole), b = tensors(second, parts);
   for (size_t i = 0; i < a.size(); ++i) EXPECT_TRUE(torch::equal(a[i], b[i])) << i;
   EXPECT_EQ(read_text(whole.output / "model" / "model.safetensors"), read_text(parts.output / "model" / "model.safetensors"));
+  Trainer again(parts, next_token(parts));  // of a run that has ended
+  again.resume();
+  EXPECT_EQ(again.run().loss, second_result.loss);
+  EXPECT_GT(second_result.loss, 0);
 }
 
 // A batch whose loss is no number, once or always.
