@@ -45,7 +45,7 @@ struct Part {  // a product and where its tasks begin
 }  // namespace
 
 Input Input::rows_from(int64_t first, int64_t count) const {
-  Input part = x.rows_from(first, count);
+  Input part = Mat<const float>{x.data ? x.row(first) : nullptr, count, x.cols, x.stride};  // who has codes may have nothing else
   if (codes.data) {
     part.codes = codes.rows_from(first, count);
     part.scale = scale + first;

@@ -18,7 +18,6 @@ namespace hadal {
 struct JobContext {  // outlives its jobs
   const Tokenizer& tokenizer;
   Metrics& metrics;
-  std::shared_ptr<const void> places;   // among the server's requests: free again when the last job with them is gone
   bool content = false;                 // replies are kept for the log
   std::optional<CallStyle> calls = {};  // how the model writes calls of tools; none: it may call none
 };

@@ -189,15 +189,14 @@ std::vector<Prompt> Service::prompts_of(const Call& call) const {
   return prompts;
 }
 
-std::shared_ptr<const void> Service::take_places(int64_t requests) {
+void Service::take_places(const HttpCall& from, int64_t requests) {
   if (draining_) throw ApiError(503, "the server is shutting down");
   const int64_t most = options_.most_requests;
   if (requests > most) throw ApiError(400, fmt::format("prompts times n: expected at most {} replies together, found {}", most, requests));
   const int64_t taken = requests_ += requests;
-  const std::shared_ptr<const void> places(nullptr, [shared = shared_, requests](const void*) { shared->requests -= requests; });
+  from.visit->places = std::shared_ptr<const void>(nullptr, [shared = shared_, requests](const void*) { shared->requests -= requests; });
   if (taken > most)
     throw ApiError(429, fmt::format("{} requests are running or waiting: more than {} are not taken", taken - requests, most));
-  return places;
 }
 
 void Service::submit(const HttpCall& from, std::vector<Request> requests, std::function<void()> expire,
@@ -258,7 +257,7 @@ void Service::start(const HttpCall& from, const Call& call, const Dialect& diale
   gate_.check_model(from, name);
   gate_.set_deadline(from, call.timeout);
   const int64_t count = (call.messages.empty() ? int64_t(call.prompts.size()) : 1) * call.choices;
-  std::shared_ptr<const void> places = take_places(count);
+  take_places(from, count);
   const std::vector<Prompt> prompts = prompts_of(call);
   const bool after_reasoning = prompts[0].starts_in_reasoning;  // only a chat does, and it is one prompt
   const ToolUse use = call.messages.empty() ? ToolUse{} : tool_use_of(call, chat_template());
@@ -271,8 +270,8 @@ void Service::start(const HttpCall& from, const Call& call, const Dialect& diale
   std::vector<std::string> stops = call.stops;
   stops.insert(stops.end(), options_.stops.begin(), options_.stops.end());
   const std::optional<CallStyle> calls = use.tools.empty() ? std::nullopt : std::optional(use.format->style);
-  const auto job = std::make_shared<Job>(JobContext{tokenizer_, metrics_, std::move(places), options_.gate.log_content, calls}, call,
-                                         dialect, dialect.format(call, {name, now(), tokenizer_}), prompts, stops, from.visit, reply);
+  const auto job = std::make_shared<Job>(JobContext{tokenizer_, metrics_, options_.gate.log_content, calls}, call, dialect,
+                                         dialect.format(call, {name, now(), tokenizer_}), prompts, stops, from.visit, reply);
   std::vector<Request> requests;
   for (int64_t i = 0; i < count; ++i) {
     Request request;
@@ -314,9 +313,9 @@ void Service::embed(const HttpCall& call, const std::shared_ptr<HttpReply>& repl
   gate_.set_deadline(call, asked.timeout);
   if (asked.dimensions > config_.dim)
     throw ApiError(400, fmt::format("dimensions: expected at most {}, found {}", config_.dim, asked.dimensions), "dimensions");
-  std::shared_ptr<const void> places = take_places(1);  // however many inputs: clients send thousands at a time
+  take_places(call, 1);  // however many inputs: clients send thousands at a time
   call.visit->model = name;
-  const auto job = std::make_shared<EmbeddingJob>(JobContext{tokenizer_, metrics_, std::move(places)}, asked, name, call.visit, reply);
+  const auto job = std::make_shared<EmbeddingJob>(JobContext{tokenizer_, metrics_}, asked, name, call.visit, reply);
   std::vector<Request> requests;
   int64_t tokens = 0;
   for (const TextOrTokens& input : asked.inputs) {

@@ -95,7 +95,7 @@ class Service {  // one model. The first of a server takes all calls, and hands 
   };
   Shown shown_of(const Call& call) const;
   std::vector<Prompt> prompts_of(const Call& call) const;
-  std::shared_ptr<const void> take_places(int64_t requests);  // for JobContext. ApiError: no room for so many more
+  void take_places(const HttpCall& from, int64_t requests);  // until its visit leaves. ApiError: no room for so many more
   // expire: the call's time is over, whatever of its requests still runs is cancelled. From the server's thread
   void submit(const HttpCall& from, std::vector<Request> requests, std::function<void()> expire, const std::shared_ptr<HttpReply>& reply);
   struct Constraint {  // see Request

@@ -27,10 +27,12 @@ struct Visit {
   std::optional<Clock::time_point> begun, first_token;             // begun: its first row was computed
   std::string asked, answered;                                     // for a log that wants them
 
-  int64_t admitted = 0;  // requests that count against the key's limit
+  int64_t admitted = 0;                // requests that count against the key's limit
+  std::shared_ptr<const void> places;  // among the server's requests
 
   ~Visit() { leave(); }
-  void leave() {  // what was written counts, and its place is free again; once
+  void leave() {  // what was written counts, and its places are free again; once
+    places.reset();
     if (!key || admitted == 0) return;
     key->charge(reply_tokens, Clock::now());
     key->end(std::exchange(admitted, 0));

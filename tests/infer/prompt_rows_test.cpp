@@ -11,7 +11,7 @@
 namespace hadal {
 namespace {
 
-constexpr EngineOptions options{.cache = DType::f32, .cache_rows = 1024, .max_rows = 64, .prompt_chunk = 32};
+const EngineOptions options{.cache = DType::f32, .cache_rows = 1024, .max_rows = 64, .prompt_chunk = 32};
 
 std::vector<int32_t> prompt_of(int64_t length) {
   std::vector<int32_t> prompt;

@@ -102,7 +102,8 @@ TEST_P(Threads, ARowHasTheSameBitsAloneAndAmongOthers) {
 }
 
 TEST_P(Threads, RowOpsReachEveryRowAndNothingElse) {
-  for (const auto [rows, cols] : std::vector<std::array<int64_t, 2>>{{0, 8}, {1, 1}, {3, 17}, {127, 127}, {5, 20000}}) {
+  for (const auto& shape : std::vector<std::array<int64_t, 2>>{{0, 8}, {1, 1}, {3, 17}, {127, 127}, {5, 20000}}) {
+    const int64_t rows = shape[0], cols = shape[1];
     const Rows x(rows, cols, 5), y(rows, cols, 6);
     const Matrix w(DType::f32, cols, 1, 7), b(DType::f32, cols, 1, 8);
     const Kernels& k = kernels();

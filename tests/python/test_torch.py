@@ -391,19 +391,24 @@ import sys, torch, torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from hadal.torch import DeepSeekModel
 
+def learn():
+    rank, ranks = dist.get_rank(), dist.get_world_size()
+    model = DistributedDataParallel(DeepSeekModel.from_pretrained(sys.argv[1]))
+    steps = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for step in range(10):
+        ids = torch.randint(0, 300, (4, 16), generator=torch.Generator().manual_seed(7))[rank::ranks]
+        steps.zero_grad()
+        loss = model(ids, labels=ids).loss
+        loss.backward()
+        steps.step()
+        mean = loss.detach()
+        dist.all_reduce(mean)
+        if rank == 0:
+            print(mean.item() / ranks)
+
+
 dist.init_process_group("gloo")
-rank, ranks = dist.get_rank(), dist.get_world_size()
-model = DistributedDataParallel(DeepSeekModel.from_pretrained(sys.argv[1]))
-steps = torch.optim.AdamW(model.parameters(), lr=1e-3)
-for step in range(10):
-    ids = torch.randint(0, 300, (4, 16), generator=torch.Generator().manual_seed(7))[rank::ranks]
-    steps.zero_grad()
-    loss = model(ids, labels=ids).loss
-    loss.backward()
-    steps.step()
-    dist.all_reduce(loss.data)
-    if rank == 0:
-        print(loss.item() / ranks)
+learn()  # no model is left that holds the group, whose threads end here and not in the middle of the interpreter's end
 dist.destroy_process_group()
 """
 

@@ -114,7 +114,7 @@ TEST(Dialects, AnthropicsBlocksOpenAndCloseInOrder) {
   std::vector<std::string> inputs;
   int64_t open = -1;
   for (const Event& event : stream_of(*format, pieces())) {
-    EXPECT_EQ(event.name, event.data["type"]);
+    EXPECT_EQ(event.data["type"], event.name);
     if (event.name == "content_block_start") {
       EXPECT_EQ(open, -1) << "one at a time";
       open = event.data["index"];
@@ -163,7 +163,7 @@ TEST(Dialects, ResponsesHaveAnItemForEachCall) {
   std::vector<std::string> pieces_of;
   int64_t sequence = 0;
   for (const Event& event : events) {
-    EXPECT_EQ(event.name, event.data["type"]);
+    EXPECT_EQ(event.data["type"], event.name);
     EXPECT_EQ(event.data["sequence_number"], sequence++);
     if (event.name == "response.output_item.added") pieces_of.emplace_back();
     if (event.name.ends_with(".delta")) {

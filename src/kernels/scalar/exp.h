@@ -17,7 +17,7 @@ inline float exp_of(float x) {
   constexpr float taylor[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
   float sum = 1.0f / 5040;
   for (const float t : taylor) sum = std::fma(sum, r, t);
-  const int whole = int(n), half = whole >> 1;
+  const int whole = std::isnan(n) ? 0 : int(n), half = whole >> 1;
   const auto power = [](int e) { return std::bit_cast<float>(uint32_t(e + 127) << 23); };
   return sum * power(half) * power(whole - half);
 }
